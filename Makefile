@@ -1,0 +1,49 @@
+# Needs Python 3.11 or newer and make; everything else is fetched, pinned by hash.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+LOCK   := requirements.lock
+
+.DEFAULT_GOAL := help
+.PHONY: env demo test lint bench lock clean help
+
+help: ## show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+env: $(STAMP) ## build .venv from the lock
+
+demo: $(STAMP) ## run the demo; ARGS=--once for the bounded, checked one
+	@$(BIN)/cdc demo $(ARGS)
+
+test: lint ## lint, types, structure, unit, property, integration and crash tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## measure the demo pipeline and print rows per second
+	@$(BIN)/python tests/bench/run.py $(ARGS)
+
+# A new lock needs uv, which is itself in the lock: the environment of the old lock will do.
+lock: ## pin the dependencies again
+	@test -x $(BIN)/uv || $(MAKE) env
+	@cd . && $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --all-extras \
+	    --python-version 3.11 --no-annotate --no-emit-index-url \
+	    --custom-compile-command "make lock" pyproject.toml --output-file $(LOCK)
+
+clean: ## remove .venv and everything generated here (not the cache of the local stack)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+
+# An environment is finished when its stamp is newer than what it was built from. Each half-built
+# one is built again from nothing: pip keeps what an older lock had installed.
+$(STAMP): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3"; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
