@@ -1,0 +1,112 @@
+"""The contract between a source system and the worker that publishes its changes.
+
+A source is single-threaded, owned by one worker, and never writes to Kafka. The worker drives it:
+
+    open(after) ─▶ read() ─▶ read() ─▶ ... ─▶ close()
+                     │
+                     └─▶ the worker commits the batch and `upto` in one Kafka transaction
+                         ─▶ confirm(upto): only now may the source let go of its log
+
+Promises of a source:
+
+* Order: batches come in commit order; `upto` never goes back.
+* Repetition: after `open(p)` every change behind `p` is delivered, none at or before it, and each
+  record carries the same stamp as the first time.
+* Nothing of an open transaction is ever returned.
+* `read` returns in about `timeout` seconds even when the source is silent.
+* What it cannot read, it names and stops at (`errors.Stop`), it never skips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
+
+import msgspec
+
+from schemas.change import Rows, Stamp
+
+__all__ = ["Batch", "Position", "Progress", "Source", "SourceStatus"]
+
+
+class Position(Protocol):
+    """A place in a source's log, opaque to everyone but that source."""
+
+    def encode(self) -> dict[str, Any]:
+        """Return a JSON object the source can open from later."""
+        ...
+
+    def covers(self, other: Self) -> bool:
+        """Tell whether everything up to `other` lies at or before this position."""
+        ...
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """State that must commit with the position: one chunked snapshot or one table's history.
+
+    `key` is unique within the source ("chunk/public.orders"); `value` is JSON, or None to forget.
+    """
+
+    key: str
+    value: dict[str, Any] | None
+
+
+class Batch(msgspec.Struct):
+    """What one `read` returned: rows in commit order and the position behind the last of them.
+
+    `boundary` is the newest (incarnation, commit) at or before which every transaction is
+    complete with this batch: sinks cut there (R12). `progress` commits with the position.
+    An empty `rows` moves the position alone (heartbeat).
+    """
+
+    rows: Sequence[Rows]
+    upto: Position
+    boundary: Stamp
+    progress: Sequence[Progress] = ()
+
+
+class SourceStatus(msgspec.Struct):
+    """What a source can say about itself for `cdc status` and the metrics.
+
+    `lag_bytes` is log not yet read; `retained_bytes` is log the source keeps for us;
+    `waiting` names the pid, lock or server waited for, empty when nothing is (R10).
+    `snapshots` maps table to (rows done, rows estimated).
+    """
+
+    state: str = "starting"
+    waiting: str = ""
+    lag_bytes: int | None = None
+    retained_bytes: int | None = None
+    snapshots: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+
+
+class Source(Protocol):
+    """See the module's text. Every method may raise `errors.Unavailable` or `errors.Stop`."""
+
+    def open(self, after: dict[str, Any] | None, progress: Sequence[Progress]) -> None:
+        """Connect and stand behind `after`; None begins with a snapshot and the log's present.
+
+        `after` and `progress` are what was committed last. Raises `errors.GapError` when the log
+        no longer reaches back to `after`, `errors.StateError` when `after` is not ours.
+        """
+        ...
+
+    def read(self, timeout: float) -> Batch | None:
+        """Return what came within `timeout` seconds, or None. Never waits for a full batch."""
+        ...
+
+    def confirm(self, upto: Position) -> None:
+        """Everything up to `upto` is durable in Kafka: the source may forget it."""
+        ...
+
+    def command(self, name: str, arguments: dict[str, Any]) -> None:
+        """Carry out a request from the control topic ("backfill", ...) between two reads."""
+        ...
+
+    def status(self) -> SourceStatus:
+        """Return the present state without waiting."""
+        ...
+
+    def close(self) -> None:
+        """Let go of every connection and file; safe to call twice and after an error."""
+        ...

@@ -1,0 +1,109 @@
+"""The contract between the sink worker and a system that receives changes.
+
+A transactional target keeps the cursors beside the rows: `apply` moves rows and cursors in one
+transaction of the target, or neither. The worker never remembers what was applied; it asks.
+
+Promises of a target:
+
+* `apply` compares each stored cursor with the span's start and moves it to the span's end in the
+  same transaction as the rows. On a mismatch nothing is written and `CursorMoved` is raised
+  with what is stored now.
+* A lost reply to COMMIT is `errors.TargetUnavailable`; the worker reads the cursors again and
+  learns whether it was applied.
+* A record the target can never take is `errors.DataError`; nothing of the batch was written.
+* Rows come collapsed: at most one operation per key between two barriers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from cdc.errors import CdcError
+from schemas.change import Cell, Stamp
+from schemas.table import TableSchema
+
+__all__ = ["Cursor", "CursorMoved", "Mapped", "Span", "Step", "Target", "TopicPartition"]
+
+
+class TopicPartition(msgspec.Struct, frozen=True, order=True):
+    """One partition. `topic_id` is the broker's id of the topic, another one after recreation."""
+
+    topic: str
+    topic_id: str
+    partition: int
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """How far a partition was applied: the next offset, the newest source stamp (None: none)."""
+
+    offset: int
+    stamp: Stamp | None = None
+
+
+class Span(msgspec.Struct, frozen=True):
+    """What one apply covers of one partition: from the stored cursor (None: first) to the next."""
+
+    partition: TopicPartition
+    start: Cursor | None
+    end: Cursor
+
+
+class CursorMoved(CdcError):
+    """The stored cursors are not where the spans start; nothing was written."""
+
+    def __init__(self, message: str, stored: Mapping[TopicPartition, Cursor | None]) -> None:
+        super().__init__(message)
+        self.stored = stored
+
+
+class Mapped(msgspec.Struct):
+    """What happens to one target table between two barriers, at most one operation per key.
+
+    `schema` is the target's: names, types and key after mapping. `upserts` are whole rows in
+    column order, in which ABSENT leaves that column alone; `deletes` are key values in key
+    order. A row whose key changed is in both: its old key in `deletes`, itself in `upserts`.
+    For a table without a key `upserts` are inserts and `deletes` whole rows, one match each.
+    `truncate` empties the table before anything else of this step.
+    """
+
+    schema: TableSchema
+    upserts: list[Sequence[Cell]]
+    deletes: list[Sequence[Cell]]
+    truncate: bool = False
+
+
+Step = Sequence[Mapped]
+"""What may be applied in any table order; steps are applied one after the other."""
+
+
+class Target(Protocol):
+    """See the module's text. Every method may raise `errors.Unavailable` or `errors.Stop`."""
+
+    def open(self) -> None:
+        """Connect, create the cursor table where it is missing, check what can be checked."""
+        ...
+
+    def cursors(
+        self, partitions: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, Cursor | None]:
+        """Return what is stored for `partitions`; None where nothing was ever applied."""
+        ...
+
+    def prepare(self, schema: TableSchema) -> None:
+        """Create the table or add its columns by policy. Raises `errors.SchemaIncompatible`."""
+        ...
+
+    def apply(self, steps: Sequence[Step], spans: Sequence[Span]) -> None:
+        """Apply the steps in order and move every cursor, in one transaction (R4)."""
+        ...
+
+    def rehearse(self, steps: Sequence[Step]) -> None:
+        """Do what `apply` does, without cursors, and roll it back: for isolating poison."""
+        ...
+
+    def close(self) -> None:
+        """Let go of every connection; safe to call twice and after an error."""
+        ...
