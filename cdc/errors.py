@@ -25,6 +25,16 @@ from __future__ import annotations
 from enum import Enum
 from typing import TypeVar
 
+from schemas.errors import (
+    CdcError,
+    ConfigError,
+    DataError,
+    RegistryUnavailable,
+    SchemaIncompatible,
+    Stop,
+    Unavailable,
+)
+
 __all__ = [
     "EXIT_CODES",
     "Action",
@@ -57,22 +67,6 @@ class Action(Enum):
     STOP = "stop"
 
 
-class CdcError(Exception):
-    """The root. `hint` is the remedy for the operator, one or more lines, may hold SQL."""
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
-class ConfigError(CdcError):
-    """The pipeline file, an option or a credential is wrong; nothing was started."""
-
-
-class Unavailable(CdcError):
-    """The other side did not answer in time; the same work is repeated after a pause."""
-
-
 class SourceUnavailable(Unavailable):
     """The source system refused or dropped the connection."""
 
@@ -81,20 +75,8 @@ class KafkaUnavailable(Unavailable):
     """The broker is down, slow or read-only, or a transaction ended in doubt."""
 
 
-class RegistryUnavailable(Unavailable):
-    """The schema registry is down or answered 5xx."""
-
-
 class TargetUnavailable(Unavailable):
     """The target refused or dropped the connection, or chose us as a deadlock victim."""
-
-
-class DataError(CdcError):
-    """One record cannot be applied or encoded, whatever the order and however often."""
-
-
-class Stop(CdcError):
-    """Going on would lose or invent data; an operator must decide."""
 
 
 class GapError(Stop):
@@ -103,10 +85,6 @@ class GapError(Stop):
 
 class UnknownEvent(Stop):
     """The log carries an event this version does not understand."""
-
-
-class SchemaIncompatible(Stop):
-    """The new version of a table cannot be read with the old one."""
 
 
 class TopicChanged(Stop):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas.change import ABSENT, Cell, Op, Origin, Row, Rows
+from schemas.change import ABSENT, Op, Origin, Row, Rows
 from schemas.forms import READERS, Read
 from schemas.table import TableSchema
 from schemas.types import LOGICAL, Encode, avro_long, avro_text
@@ -47,7 +47,7 @@ class SourceName(msgspec.Struct, frozen=True):
 class _Pick(NamedTuple):
     """One published column: where its cell is, how it is encoded, whether it may be null."""
 
-    index: int
+    place: int
     name: str
     encode: Encode
     optional: bool
@@ -79,7 +79,7 @@ class Plan:
     passed through `masks[name]` where there is one. Ids are those the registry gave.
     """
 
-    def __init__(  # noqa: PLR0913 - a plan is made in one place, of exactly these parts
+    def __init__(
         self,
         read: TableSchema,
         published: TableSchema,
@@ -147,8 +147,8 @@ class Plan:
         parts = [_SOME]
         absent: Sequence[str] = self._not_in_key if only_key else []
         exact: dict[str, bytes] = {}
-        for index, name, encode, optional in self._picks:
-            cell = cells[index]
+        for place, name, encode, optional in self._picks:
+            cell = cells[place]
             if cell is None:
                 parts.append(_NULL)
             elif cell is ABSENT:
@@ -193,9 +193,7 @@ def _picks(
     return tuple(picks)
 
 
-def _key_encoder(
-    published: TableSchema, picks: tuple[_Pick, ...]
-) -> Callable[[Row], bytes] | None:
+def _key_encoder(published: TableSchema, picks: tuple[_Pick, ...]) -> Callable[[Row], bytes] | None:
     """Return cells as read → key; picks already know where a column is and how it is masked."""
     if not published.key:
         return None
@@ -204,7 +202,7 @@ def _key_encoder(
     for name in published.key:
         pick = by_name[name]
         lossy = LOGICAL[published.column(name).type.logical].lossy
-        chosen.append((pick.index, name, avro_text if lossy else pick.encode))
+        chosen.append((pick.place, name, avro_text if lossy else pick.encode))
 
     def encode(row: Row) -> bytes:
         out = []

@@ -1,0 +1,328 @@
+"""How to reach Kafka: the settings a pipeline may give, the clients made from them, its errors.
+
+`client` passes librdkafka properties through an allow-list: connection, security and tuning, but
+nothing that loads code, runs a command or reads files other than TLS material.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from schemas.registry import RegistryConfig
+
+from cdc.errors import (
+    CdcError,
+    ConfigError,
+    DataError,
+    Fenced,
+    KafkaUnavailable,
+    Stop,
+)
+
+__all__ = [
+    "COMPACTED",
+    "DEADLINE_S",
+    "KafkaConfig",
+    "TopicSettings",
+    "admin_client",
+    "consumer_client",
+    "ensure_topics",
+    "high_watermark",
+    "kafka_error",
+    "producer_client",
+    "topic_ids",
+]
+
+DEADLINE_S = 30.0
+"""No single wait on the broker is longer; loops above it show what they wait for (R10)."""
+
+_ALLOWED = frozenset(
+    [
+        "security.protocol",
+        "sasl.mechanism",
+        "sasl.mechanisms",
+        "sasl.username",
+        "sasl.password",
+        "sasl.oauthbearer.method",
+        "sasl.oauthbearer.client.id",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.scope",
+        "sasl.oauthbearer.extensions",
+        "sasl.oauthbearer.token.endpoint.url",
+        "ssl.ca.location",
+        "ssl.ca.pem",
+        "ssl.certificate.location",
+        "ssl.certificate.pem",
+        "ssl.key.location",
+        "ssl.key.pem",
+        "ssl.key.password",
+        "ssl.cipher.suites",
+        "ssl.endpoint.identification.algorithm",
+        "broker.address.family",
+        "broker.address.ttl",
+        "client.rack",
+        "client.dns.lookup",
+        "socket.timeout.ms",
+        "socket.keepalive.enable",
+        "socket.connection.setup.timeout.ms",
+        "socket.send.buffer.bytes",
+        "socket.receive.buffer.bytes",
+        "socket.nagle.disable",
+        "reconnect.backoff.ms",
+        "reconnect.backoff.max.ms",
+        "metadata.max.age.ms",
+        "connections.max.idle.ms",
+        "linger.ms",
+        "batch.size",
+        "batch.num.messages",
+        "queue.buffering.max.kbytes",
+        "message.max.bytes",
+        "fetch.wait.max.ms",
+        "fetch.max.bytes",
+        "max.partition.fetch.bytes",
+        "receive.message.max.bytes",
+    ]
+)
+
+
+class KafkaConfig(BaseModel):
+    """The `kafka:` block of a pipeline."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bootstrap: str = Field(description="Brokers, `host:port` separated by commas")
+    registry: RegistryConfig = Field(
+        description="Schema registry (Confluent-compatible): a URL, or a block with auth and TLS"
+    )
+    client: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="librdkafka properties for every client: security and tuning by allow-list",
+    )
+    replication_factor: int = Field(
+        default=-1, description="For topics made by Tailrace; -1 takes the broker's default"
+    )
+    compression: Literal["lz4", "zstd", "none"] = Field(
+        default="lz4", description="Codec of the producer"
+    )
+    max_message_bytes: int = Field(
+        default=16 * 1024 * 1024,
+        ge=1024,
+        description="Largest record; set as `max.message.bytes` of the topics made by Tailrace",
+    )
+
+    @field_validator("registry", mode="before")
+    @classmethod
+    def _url_alone(cls, value: object) -> object:
+        return {"url": value} if isinstance(value, str) else value
+
+    @field_validator("client", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: _text(v) for k, v in value.items()}
+
+    @field_validator("client")
+    @classmethod
+    def _allow_list(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        refused = sorted(set(value) - _ALLOWED)
+        if refused:
+            raise ValueError(f"{', '.join(refused)}: not among the allowed librdkafka properties")
+        return value
+
+    def properties(self) -> dict[str, str | int | float | bool]:
+        """Return the properties every client shares."""
+        given = {name: secret.get_secret_value() for name, secret in self.client.items()}
+        return {
+            "bootstrap.servers": self.bootstrap,
+            "client.id": "tailrace",
+            "socket.keepalive.enable": True,
+            "reconnect.backoff.max.ms": 2000,
+            **given,
+        }
+
+
+def _text(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+class TopicSettings(msgspec.Struct, frozen=True):
+    """What a topic is created with; an existing topic is left as it is."""
+
+    partitions: int = 1
+    config: Mapping[str, str] = {}
+
+
+COMPACTED: Mapping[str, str] = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(16 * 1024 * 1024),
+    "min.cleanable.dirty.ratio": "0.1",
+}
+"""Internal topics: small segments, so that compaction happens (measured: 1 GiB never does)."""
+
+
+def _silent(_error: KafkaError) -> None:
+    """Client-wide errors come again from the call that meets them, where they are handled."""
+
+
+def producer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Producer:
+    """Return a producer; `extra` are librdkafka properties with `_` for the dots."""
+    own = {name.replace("_", "."): value for name, value in extra.items()}
+    settings: dict[str, Any] = {
+        **kafka.properties(),
+        "partitioner": "murmur2_random",
+        "compression.type": kafka.compression,
+        "message.max.bytes": kafka.max_message_bytes,
+        "linger.ms": 5,
+        "error_cb": _silent,
+        **own,
+    }
+    return Producer(settings)
+
+
+def consumer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Consumer:
+    """Return a consumer that never resets an offset by itself and never commits one."""
+    own = {name.replace("_", "."): value for name, value in extra.items()}
+    settings: dict[str, Any] = {
+        **kafka.properties(),
+        "group.id": "tailrace",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "error_cb": _silent,
+        **own,
+    }
+    return Consumer(settings)
+
+
+def admin_client(kafka: KafkaConfig) -> AdminClient:
+    """Return an admin client."""
+    settings: dict[str, Any] = {**kafka.properties(), "error_cb": _silent}
+    return AdminClient(settings)
+
+
+_FENCED = frozenset(
+    {
+        KafkaError._FENCED,  # noqa: SLF001 - librdkafka's own codes begin with an underscore
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.FENCED_INSTANCE_ID,
+    }
+)
+_REFUSED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,  # noqa: SLF001
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+_FOR_GOOD = frozenset(
+    {
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.INVALID_REPLICATION_FACTOR,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.UNSUPPORTED_VERSION,
+    }
+)
+
+
+def kafka_error(error: KafkaException | KafkaError, doing: str) -> CdcError:
+    """Return what an error of the client means for us; `doing` says what was tried."""
+    cause = error.args[0] if isinstance(error, KafkaException) else error
+    code, text = cause.code(), f"{doing}: {cause.name()}: {cause.str()}"
+    if code in _FENCED:
+        return Fenced(text, hint="Another worker owns this source; this one ends.")
+    if code in _REFUSED:
+        return ConfigError(
+            text, hint="Check kafka.client credentials and the ACLs listed in cdc/topics.md."
+        )
+    if code == KafkaError.MSG_SIZE_TOO_LARGE:
+        return DataError(
+            text,
+            hint="Raise kafka.max_message_bytes and the topic's max.message.bytes together, or "
+            "exclude or truncate the wide column (columns: …).",
+        )
+    if code in _FOR_GOOD:
+        return Stop(text, hint="The broker refuses this for good; change the setting it names.")
+    return KafkaUnavailable(text, hint="Is the broker up, and is kafka.bootstrap right?")
+
+
+def ensure_topics(kafka: KafkaConfig, wanted: Mapping[str, TopicSettings]) -> list[str]:
+    """Create the topics that are missing and return their names.
+
+    Raises `errors.CdcError` as `kafka_error` maps it, naming the topic.
+    """
+    admin = admin_client(kafka)
+    limit = str(kafka.max_message_bytes)
+    new = [
+        NewTopic(
+            name,
+            num_partitions=settings.partitions,
+            replication_factor=kafka.replication_factor,
+            config={"max.message.bytes": limit, **settings.config},
+        )
+        for name, settings in wanted.items()
+    ]
+    if not new:
+        return []
+    created = []
+    for name, future in admin.create_topics(new, request_timeout=DEADLINE_S).items():
+        try:
+            future.result(DEADLINE_S)
+            created.append(name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise kafka_error(error, f"creating topic {name}") from error
+        except TimeoutError as error:
+            raise KafkaUnavailable(f"creating topic {name}: no answer") from error
+    return created
+
+
+def topic_ids(kafka: KafkaConfig, topics: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Return (topic id, number of partitions) of those of `topics` that exist (KIP-516)."""
+    names = list(topics)
+    if not names:
+        return {}
+    admin = admin_client(kafka)
+    found: dict[str, tuple[str, int]] = {}
+    futures = admin.describe_topics(TopicCollection(names), request_timeout=DEADLINE_S)
+    for name, future in futures.items():
+        try:
+            topic = future.result(DEADLINE_S)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                continue
+            raise kafka_error(error, f"describing topic {name}") from error
+        found[name] = (str(topic.topic_id), len(topic.partitions))
+    return found
+
+
+def high_watermark(kafka: KafkaConfig, topic: str, partition: int) -> int:
+    """Return the offset behind the last record, open transactions included."""
+    consumer = consumer_client(kafka, isolation_level="read_uncommitted")
+    try:
+        place = TopicPartition(topic, partition)
+        return int(consumer.get_watermark_offsets(place, timeout=DEADLINE_S, cached=False)[1])
+    except KafkaException as error:
+        raise kafka_error(error, f"reading the end of {topic}[{partition}]") from error
+    finally:
+        consumer.close()
