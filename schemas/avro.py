@@ -18,6 +18,7 @@ __all__ = [
     "envelope_schema",
     "escape",
     "key_schema",
+    "key_type",
     "message_schema",
     "raw_schema",
     "table_schema",
@@ -87,13 +88,16 @@ def _namespace(topic: str) -> str:
     return ".".join(escape(part) for part in topic.split("."))
 
 
+def key_type(kind: Type) -> AvroSchema:
+    """Return the type of a key column: text where the native form cannot hold every value."""
+    logical = LOGICAL[kind.logical]
+    return {"type": "string"} if logical.lossy else logical.avro(kind)
+
+
 def key_schema(schema: TableSchema, topic: str) -> AvroSchema:
     """Return the canonical key: names and types alone, so that it is registered once (§3)."""
-    fields = []
-    for name in schema.key:
-        logical = LOGICAL[schema.column(name).type.logical]
-        bare = {"type": "string"} if logical.lossy else logical.avro(schema.column(name).type)
-        fields.append({"name": escape(name), "type": bare})
+    columns = [schema.column(name) for name in schema.key]
+    fields = [{"name": escape(c.name), "type": key_type(c.type)} for c in columns]
     return {"type": "record", "name": "Key", "namespace": _namespace(topic), "fields": fields}
 
 
@@ -165,7 +169,7 @@ def message_schema(topic: str) -> AvroSchema:
     }
 
 
-def raw_schema(schema: Any) -> Any:  # noqa: ANN401 - Avro JSON is a union of everything
+def raw_schema(schema: Any) -> Any:
     """Return `schema` without logical types, so that a reader hands out what is on the wire."""
     if isinstance(schema, dict):
         return {k: raw_schema(v) for k, v in schema.items() if k != "logicalType"}
@@ -201,7 +205,7 @@ def _column(field: AvroSchema) -> Column:
         bare.get("logicalType", ""), _INFERRED.get(bare["type"], "text")
     )
     return Column(
-        name=field.get("cdc.name", field["name"]),
+        name=str(field.get("cdc.name", field["name"])),
         type=Type(
             logical=bare.get("cdc.logical", inferred),
             native=bare.get("cdc.native", ""),
