@@ -19,7 +19,6 @@ import msgspec
 import structlog
 from confluent_kafka import KafkaException, Producer
 from pydantic import BaseModel, ConfigDict, Field
-from schemas.registry import Registry
 
 from cdc.columns import ColumnRule, project
 from cdc.connector import Context
@@ -40,6 +39,7 @@ from cdc.topics import topic_name
 from schemas.avro import envelope_schema, key_schema
 from schemas.change import Rows
 from schemas.plan import Plan, SourceName
+from schemas.registry import Registry
 from schemas.table import TableSchema
 
 __all__ = ["Committed", "PublishConfig", "Publisher"]
@@ -155,6 +155,11 @@ class Publisher:
             opened.progress[progress.key] = progress
         self._new_progress.clear()
         opened.batch = batch
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction has begun."""
+        return self._open is not None
 
     def due(self) -> bool:
         """Tell whether the open transaction has reached one of its bounds."""
