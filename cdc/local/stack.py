@@ -1,0 +1,84 @@
+"""Kafka, registry and Postgres together, started at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from cdc.local.kafka import LocalKafka
+from cdc.local.postgres import LocalPostgres
+from cdc.local.registry import LocalRegistry
+
+__all__ = ["LocalStack"]
+
+
+class Startable(Protocol):
+    """What the stack starts and stops."""
+
+    def start(self) -> None:
+        """Start and wait until ready."""
+
+    def stop(self) -> None:
+        """Stop; nothing to do when it does not run."""
+
+
+class LocalStack:
+    """All three servers; `with LocalStack() as stack:` or `start()` and `stop()`.
+
+    `data` keeps everything below one folder; `ports` are the preferred ones of Kafka, registry
+    and Postgres, the next free ones are taken when they are not free.
+    """
+
+    def __init__(
+        self,
+        *,
+        postgres: int = 18,
+        data: Path | None = None,
+        ports: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:
+        folders = [data / name if data else None for name in ("kafka", "registry", "postgres")]
+        self.kafka = LocalKafka(data=folders[0], port=ports[0])
+        self.registry = LocalRegistry(data=folders[1], port=ports[1])
+        self.postgres = LocalPostgres(postgres, data=folders[2], port=ports[2])
+
+    def start(self) -> None:
+        """Start all three at the same time; none is left running when one fails.
+
+        Raises:
+            LocalStackError: the first failure.
+        """
+        try:
+            _at_once([server.start for server in self._servers()])
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop all three at the same time."""
+        _at_once([server.stop for server in self._servers()])
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _servers(self) -> tuple[Startable, ...]:
+        return self.kafka, self.registry, self.postgres
+
+
+def _at_once(actions: Sequence[Callable[[], None]]) -> None:
+    """Do all, each in a thread, wait for all, then raise the first failure."""
+    with ThreadPoolExecutor(len(actions)) as pool:
+        running = [pool.submit(action) for action in actions]
+    for done in running:
+        done.result()
