@@ -1,0 +1,3 @@
+"""Bytes of a wire protocol → messages; no I/O and no waiting."""
+
+__all__: list[str] = []
