@@ -6,6 +6,7 @@ nothing that loads code, runs a command or reads files other than TLS material.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -21,7 +22,6 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
-from schemas.registry import RegistryConfig
 
 from cdc.errors import (
     CdcError,
@@ -31,6 +31,7 @@ from cdc.errors import (
     KafkaUnavailable,
     Stop,
 )
+from schemas.registry import RegistryConfig
 
 __all__ = [
     "COMPACTED",
@@ -151,6 +152,7 @@ class KafkaConfig(BaseModel):
             "client.id": "tailrace",
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 2000,
+            "log_level": 4,
             **given,
         }
 
@@ -176,6 +178,12 @@ COMPACTED: Mapping[str, str] = {
 """Internal topics: small segments, so that compaction happens (measured: 1 GiB never does)."""
 
 
+_client_log = logging.getLogger("tailrace.librdkafka")
+_client_log.addHandler(logging.NullHandler())
+_client_log.propagate = False
+"""librdkafka repeats what the calls report; `cdc.logs` may attach a handler when debugging."""
+
+
 def _silent(_error: KafkaError) -> None:
     """Client-wide errors come again from the call that meets them, where they are handled."""
 
@@ -190,6 +198,7 @@ def producer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Producer
         "message.max.bytes": kafka.max_message_bytes,
         "linger.ms": 5,
         "error_cb": _silent,
+        "logger": _client_log,
         **own,
     }
     return Producer(settings)
@@ -206,6 +215,7 @@ def consumer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Consumer
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "error_cb": _silent,
+        "logger": _client_log,
         **own,
     }
     return Consumer(settings)
@@ -213,7 +223,7 @@ def consumer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Consumer
 
 def admin_client(kafka: KafkaConfig) -> AdminClient:
     """Return an admin client."""
-    settings: dict[str, Any] = {**kafka.properties(), "error_cb": _silent}
+    settings: dict[str, Any] = {**kafka.properties(), "error_cb": _silent, "logger": _client_log}
     return AdminClient(settings)
 
 

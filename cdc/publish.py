@@ -197,8 +197,7 @@ class Publisher:
         if self._open is not None:
             self._open = None
             _abort(producer)
-        producer.purge()
-        producer.flush(0)
+        _discard(producer)
 
     def _begin(self) -> _Open:
         if self._open is None:
@@ -230,6 +229,7 @@ class Publisher:
             raise kafka_error(error, f"writing to {topic}") from error
         if queued == len(messages):
             return
+        self._call(self._producer.flush, f"writing to {topic}")  # a fatal error says why here
         for message in messages:
             if "_error" in message:
                 size = len(message["value"] or b"")
@@ -304,3 +304,12 @@ def _abort(producer: Producer) -> None:
         producer.abort_transaction(2.0)
     except KafkaException as error:
         _log.info("abort left to the broker", reason=str(error))
+
+
+def _discard(producer: Producer) -> None:
+    """Forget what is queued, so that the client ends at once; a fenced one only says so again."""
+    producer.purge()
+    try:
+        producer.flush(0)
+    except KafkaException as error:
+        _log.debug("discarded", reason=str(error))
