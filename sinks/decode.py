@@ -1,0 +1,200 @@
+"""Kafka records → events: what a record does to one table of the target.
+
+A decoder is compiled once per schema id and mapping. Per record there is one fastavro read with
+raw types (no Decimal, no datetime) and one function a column; absent and exact values (R6, R13)
+take the longer way, and only records that have them do.
+
+An event that cannot be read is not an exception but an event with an `error`: it keeps its place
+in the partition, so that the dead letter is written in the right transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from io import BytesIO
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+from confluent_kafka import Message
+from fastavro import parse_schema, schemaless_reader
+
+from cdc.errors import CdcError, DataError
+from schemas.avro import escape, raw_schema
+from schemas.change import ABSENT, Cell, Stamp
+from schemas.table import TableSchema
+from schemas.types import LOGICAL, AvroValue
+from schemas.wire import FRAME_BYTES
+from sinks.mapping import MappedColumn, MappedTable
+
+__all__ = ["DELETE", "POISON", "SKIP", "TRUNCATE", "UPSERT", "Decoder", "Event", "Key"]
+
+UPSERT, DELETE, TRUNCATE, SKIP, POISON = range(5)
+
+Key = tuple[Cell, ...]
+_Values = Mapping[str, Any]
+
+
+class Event(msgspec.Struct, gc=False):
+    """What one record does.
+
+    `kind` is one of the constants above. `key` is the target key (of the whole row where the
+    table has none), `row` the target row of an upsert, `old` the key (row) an upsert leaves
+    behind. `stamp` is None for a producer that is not ours.
+    """
+
+    kind: int
+    schema: TableSchema | None
+    stamp: Stamp | None
+    snapshot: bool
+    message: Message
+    key: Key = ()
+    row: list[Cell] | None = None
+    old: Key | None = None
+    error: CdcError | None = None
+
+
+class _Pick(msgspec.Struct, frozen=True):
+    """How one target column is made: the Avro field, the way to text, the way on from there."""
+
+    field: str
+    name: str
+    decode: Callable[[Any], bytes]
+    convert: Callable[[bytes], bytes | None] | None
+
+
+def _nothing(_value: AvroValue) -> bytes:
+    return b""
+
+
+def _pick(mapped: MappedColumn) -> _Pick:
+    if mapped.source is None:
+        return _Pick("", "", _nothing, mapped.convert)
+    decode = LOGICAL[mapped.source.type.logical].decode(mapped.source.type)
+    return _Pick(escape(mapped.source.name), mapped.source.name, decode, mapped.convert)
+
+
+def _composed(pick: _Pick) -> Callable[[Any], bytes | None]:
+    decode, convert = pick.decode, pick.convert
+    return decode if convert is None else lambda value: convert(decode(value))
+
+
+def _key_of(places: tuple[int, ...]) -> Callable[[list[Cell]], Key]:
+    if not places:
+        return tuple
+    if len(places) == 1:
+        place = places[0]
+        return lambda row: (row[place],)
+    return itemgetter(*places)
+
+
+class Decoder:
+    """Reads the records of one schema id for one mapping."""
+
+    def __init__(self, envelope: dict[str, Any], table: MappedTable) -> None:
+        self.schema = table.schema
+        self._writer = parse_schema(raw_schema(envelope))
+        self._picks = tuple(_pick(mapped) for mapped in table.columns)
+        self._fast = tuple((pick.field, _composed(pick)) for pick in self._picks if pick.name)
+        self._constants = tuple(
+            (place, pick.convert(b"") if pick.convert is not None else None)
+            for place, pick in enumerate(self._picks)
+            if not pick.name
+        )
+        places = table.schema.key_indexes()
+        self._key_of = _key_of(places)
+        self._key_places = frozenset(places)
+        self._wants_old = table.rekeyed or not table.schema.key
+
+    def read(self, message: Message, value: bytes) -> Event:
+        """Return what `message` does; `value` is its payload with the frame."""
+        try:
+            record: Any = schemaless_reader(BytesIO(value[FRAME_BYTES:]), self._writer, None)
+            return self._event(record, message)
+        except CdcError as error:
+            return Event(POISON, self.schema, None, False, message, error=error)  # noqa: FBT003
+        except (ValueError, KeyError, IndexError, EOFError, OverflowError, TypeError) as error:
+            wrong = DataError(f"the record does not match its schema: {error!r}")
+            return Event(POISON, self.schema, None, False, message, error=wrong)  # noqa: FBT003
+
+    def _event(self, record: _Values, message: Message) -> Event:
+        source = record["source"]
+        stamp = Stamp(source["incarnation"], source["commit"], source["ordinal"], source["sub"])
+        event = Event(UPSERT, self.schema, stamp, source["snapshot"] != "false", message)
+        try:
+            self._fill(event, record)
+        except DataError as error:
+            event.kind, event.error = POISON, error
+        return event
+
+    def _fill(self, event: Event, record: _Values) -> None:
+        op = record["op"]
+        if op in ("c", "u", "r"):
+            event.row = row = self._after(record)
+            event.key = key = self._key_of(row)
+            if None in key and self._key_places:
+                raise DataError(f"a key column of {self.schema.table} is null")
+            if op == "u" and self._wants_old:
+                event.old = self._old(record, key)
+        elif op == "d":
+            event.kind = DELETE
+            event.key = self._before(record)
+        else:
+            event.kind = TRUNCATE if op == "t" else SKIP
+
+    def _after(self, record: _Values) -> list[Cell]:
+        after = record["after"]
+        if record["absent_after"] or record["exact_after"]:
+            return self._row(after, record["absent_after"] or (), record["exact_after"] or {})
+        row: list[Cell] = [
+            None if (value := after[field]) is None else decode(value)
+            for field, decode in self._fast
+        ]
+        for place, value in self._constants:
+            row.insert(place, value)
+        return row
+
+    def _row(self, values: _Values, absent: Collection[str], exact: _Values) -> list[Cell]:
+        """Return a whole row in which some values were not sent or have no native form."""
+        return [self._cell(pick, values, absent, exact) for pick in self._picks]
+
+    def _cell(self, pick: _Pick, values: _Values, absent: Collection[str], exact: _Values) -> Cell:
+        if not pick.name:
+            return pick.convert(b"") if pick.convert is not None else None
+        if pick.name in absent:
+            return ABSENT
+        value = values[pick.field]
+        if pick.name in exact:
+            text = str(exact[pick.name]).encode()
+        elif value is None:
+            return None
+        else:
+            text = pick.decode(value)
+        return text if pick.convert is None else pick.convert(text)
+
+    def _before(self, record: _Values) -> Key:
+        """Return the key of the row before, from the key columns alone."""
+        values = record["before"]
+        absent, exact = record["absent_before"] or (), record["exact_before"] or {}
+        row: list[Cell] = []
+        for place, pick in enumerate(self._picks):
+            wanted = place in self._key_places or not self._key_places
+            row.append(self._cell(pick, values, absent, exact) if wanted else None)
+        key = self._key_of(row)
+        if ABSENT in key or (self._key_places and None in key):
+            raise DataError(
+                f"the old row of {self.schema.table} lacks key columns of the target",
+                hint="Set REPLICA IDENTITY FULL on the source table, or use the topic's key.",
+            )
+        return key
+
+    def _old(self, record: _Values, key: Key) -> Key | None:
+        if record["before"] is None and self._key_places:
+            return None
+        if record["before"] is None:
+            raise DataError(
+                f"an update of {self.schema.table}, which has no key, came without its old row",
+                hint="Set REPLICA IDENTITY FULL on the source table, or give the mapping a key.",
+            )
+        old = self._before(record)
+        return None if old == key else old

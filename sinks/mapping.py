@@ -1,0 +1,201 @@
+"""Which topics a sink takes, and what becomes of their columns on the way to the target.
+
+    tables: ["shopdb.public.*", "!shopdb.public.audit_*"]          as they are
+    tables:
+      shopdb.public.customers:
+        to: crm.clients                                            another table
+        key: [client_id]                                           another key
+        fields:                                                    a selection, renamed
+          client_id: id
+          signed_up: {from: created_at, as: date}                  a cast
+          sku: {path: attrs.sku}                                   a place inside json
+          tenant: {value: acme}                                    a constant
+
+An exact name wins over a glob, a glob written earlier over a later one, an exclusion over all.
+A mapping is compiled once per version of a table: what is left per row is one function a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from cdc.errors import ConfigError
+from schemas.table import Column, TableId, TableSchema, Type
+from sinks.cast import CASTS, Convert, cast, constant, json_path
+
+__all__ = ["FieldMap", "MappedColumn", "MappedTable", "Selection", "TableMap", "Tables"]
+
+
+class FieldMap(BaseModel):
+    """Where one target column comes from: exactly one of `from`, `path` and `value`."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    source: str | None = Field(default=None, alias="from", description="Source column")
+    path: str | None = Field(
+        default=None, description="Place inside a json column: `column.key.key`, digits for lists"
+    )
+    value: str | bool | int | float | None = Field(default=None, description="A constant")
+    as_: str | None = Field(default=None, alias="as", description=f"Cast: {', '.join(CASTS)}")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> FieldMap:
+        given = self.model_fields_set & {"source", "path", "value"}
+        if len(given) != 1:
+            raise ValueError("a field needs exactly one of `from`, `path` and `value`")
+        if self.as_ is not None and self.as_ not in CASTS:
+            raise ValueError(f"`as: {self.as_}` is not one of {', '.join(CASTS)}")
+        return self
+
+
+def _field(value: Any) -> Any:
+    return {"from": value} if isinstance(value, str) else value
+
+
+class TableMap(BaseModel):
+    """What becomes of one topic, or of each topic a glob matches."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    to: str = Field(
+        default="{schema}.{table}",
+        description="Target table as `schema.table`; may use {source}, {schema} and {table}",
+    )
+    key: list[str] = Field(
+        default_factory=list, description="Target columns of the key; empty: those of the topic"
+    )
+    fields: dict[str, Annotated[FieldMap, BeforeValidator(_field)]] = Field(
+        default_factory=dict, description="Target column → source column; empty: all, as they are"
+    )
+
+
+def _table_map(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Tables = list[str] | dict[str, Annotated[TableMap, BeforeValidator(_table_map)]]
+"""The `tables:` of a sink: globs over topics, or glob → mapping; `!glob` leaves out."""
+
+
+class Selection:
+    """Which topics are taken, and by which mapping."""
+
+    def __init__(self, tables: Tables) -> None:
+        entries = dict.fromkeys(tables, TableMap()) if isinstance(tables, list) else tables
+        self._without = [glob[1:] for glob in entries if glob.startswith("!")]
+        self._with = {glob: entry for glob, entry in entries.items() if not glob.startswith("!")}
+
+    def find(self, topic: str) -> TableMap | None:
+        """Return the mapping of `topic`, None when it is not taken."""
+        if any(fnmatchcase(topic, glob) for glob in self._without):
+            return None
+        if topic in self._with:
+            return self._with[topic]
+        return next((m for glob, m in self._with.items() if fnmatchcase(topic, glob)), None)
+
+
+class MappedColumn(msgspec.Struct, frozen=True):
+    """One target column: the source column it is made of (None: a constant) and how."""
+
+    column: Column
+    source: Column | None
+    convert: Convert | None = None
+
+
+class MappedTable(msgspec.Struct, frozen=True):
+    """A mapping bound to one version of a table.
+
+    `rekeyed` says that the key is not the topic's: then an update may move a row's key.
+    """
+
+    schema: TableSchema
+    columns: tuple[MappedColumn, ...]
+    rekeyed: bool
+
+    @classmethod
+    def bind(cls, source: TableSchema, topic: str, table: TableMap) -> MappedTable:
+        """Bind `table` to `source`. Raises `errors.ConfigError` for a column that is not there."""
+        columns = tuple(_columns(source, topic, table))
+        key = tuple(table.key) or _inherited_key(source, columns, topic)
+        names = {mapped.column.name for mapped in columns}
+        unknown = [name for name in key if name not in names]
+        if unknown:
+            raise ConfigError(
+                f"tables.{topic}.key: {', '.join(unknown)} is no column of the mapping",
+                hint=f"Choose among {', '.join(sorted(names))}.",
+            )
+        schema = TableSchema(
+            _target_name(source.table, topic, table.to),
+            tuple(mapped.column for mapped in columns),
+            key,
+            source.attributes,
+        )
+        return cls(schema, columns, rekeyed=bool(table.key))
+
+
+def _target_name(table: TableId, topic: str, template: str) -> TableId:
+    source = topic.partition(".")[0]
+    try:
+        name = template.format(source=source, schema=table.schema, table=table.name)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"tables.{topic}.to: {template!r} is not a table name",
+            hint="Use {source}, {schema} and {table}, as in `to: mirror.{table}`.",
+        ) from error
+    schema, dot, rest = name.partition(".")
+    return TableId(schema, rest) if dot else TableId("", name)
+
+
+def _columns(source: TableSchema, topic: str, table: TableMap) -> Sequence[MappedColumn]:
+    if not table.fields:
+        return [MappedColumn(_plain(column), column) for column in source.columns]
+    by_name = {column.name: column for column in source.columns}
+    return [_mapped(name, field, by_name, topic) for name, field in table.fields.items()]
+
+
+def _plain(column: Column) -> Column:
+    return msgspec.structs.replace(column, generated=False)
+
+
+def _mapped(name: str, field: FieldMap, columns: Mapping[str, Column], topic: str) -> MappedColumn:
+    place = f"tables.{topic}.fields.{name}"
+    if field.source is None and field.path is None:
+        kind, text = constant(field.value)
+        kind, convert = cast(kind, field.as_)
+        done = convert(text) if convert is not None and text is not None else text
+        return MappedColumn(Column(name, kind), None, lambda _: done)
+    wanted, *path = [field.source] if field.source is not None else (field.path or "").split(".")
+    source = columns.get(wanted or "")
+    if source is None:
+        raise ConfigError(
+            f"{place}: the topic has no column {wanted!r}",
+            hint=f"Choose among {', '.join(columns)}.",
+        )
+    if not path:
+        kind, convert = cast(source.type, field.as_)
+        return MappedColumn(Column(name, kind, source.nullable), source, convert)
+    kind, convert = cast(Type("string", "postgres text"), field.as_)
+    return MappedColumn(Column(name, kind), source, json_path(path, convert))
+
+
+def _inherited_key(
+    source: TableSchema, columns: Sequence[MappedColumn], topic: str
+) -> tuple[str, ...]:
+    """Return the target columns the topic's key columns became, unchanged."""
+    places = {
+        mapped.source.name: mapped.column.name
+        for mapped in columns
+        if mapped.source is not None and mapped.convert is None
+    }
+    missing = [name for name in source.key if name not in places]
+    if missing:
+        raise ConfigError(
+            f"tables.{topic}.fields: key column {', '.join(missing)} is not mapped as it is",
+            hint="Map it without a cast, or name another unique key with `key: [...]`.",
+        )
+    return tuple(places[name] for name in source.key)
