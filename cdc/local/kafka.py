@@ -40,6 +40,9 @@ SETTINGS: dict[str, Setting] = {
     "share.coordinator.state.topic.min.isr": 1,
     "share.coordinator.state.topic.num.partitions": 1,
     "group.initial.rebalance.delay.ms": 0,
+    # A killed broker may register again only when its old session is over: 9 s by default.
+    "broker.session.timeout.ms": 3000,
+    "broker.heartbeat.interval.ms": 500,
     "message.max.bytes": 16 * 1024 * 1024,
     # A topic is made on purpose or not at all: a misspelt name must not become one.
     "auto.create.topics.enable": False,
