@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cdc.local.errors import LocalStackError
 
-__all__ = ["cache_folder", "locked", "made_once"]
+__all__ = ["cache_folder", "is_made", "locked", "made_once"]
 
 
 def cache_folder() -> Path:
@@ -71,6 +71,11 @@ def _taken(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def is_made(name: str) -> bool:
+    """Whether `made_once` has nothing left to do."""
+    return (cache_folder() / name).is_dir()
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:

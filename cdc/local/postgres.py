@@ -15,14 +15,14 @@ from typing import Self
 import psycopg
 from psycopg import sql
 
-from cdc.local.cache import made_once
+from cdc.local.cache import is_made, made_once
 from cdc.local.errors import LocalStackError
 from cdc.local.fetch import fetch
 from cdc.local.home import Home
-from cdc.local.parts import postgres_part
+from cdc.local.parts import Part, postgres_part
 from cdc.local.process import Command, Server, free_port, run_once
 
-__all__ = ["LocalPostgres"]
+__all__ = ["LocalPostgres", "missing_parts"]
 
 Setting = str | int | float | bool
 DEADLINE_S = 60.0
@@ -159,8 +159,7 @@ class LocalPostgres:
 
     def _binaries(self, home: Path) -> Path:
         """The unpacked binaries; a copy where the server's user can reach it."""
-        part = postgres_part(self.version)
-        tree = made_once(f"postgres-{part.version}", lambda folder: _unpack(self.version, folder))
+        tree = made_once(_folder(self.version), lambda folder: _unpack(self.version, folder))
         if not self._home.handed:
             return tree
         copy = home / "binaries"
@@ -227,6 +226,15 @@ def _end_slots(connection: psycopg.Connection[tuple[object, ...]], database: str
     connection.execute(f"{reader} where database = %s and active", (database,))
     drop = "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
     connection.execute(f"{drop} where database = %s", (database,))
+
+
+def _folder(version: int) -> str:
+    return f"postgres-{postgres_part(version).version}"
+
+
+def missing_parts(version: int) -> list[Part]:
+    """What has to be fetched before a server of this version can start."""
+    return [] if is_made(_folder(version)) else [postgres_part(version)]
 
 
 def _unpack(version: int, folder: Path) -> None:

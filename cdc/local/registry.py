@@ -10,14 +10,14 @@ from typing import Self
 
 import httpx
 
-from cdc.local.cache import made_once
+from cdc.local.cache import is_made, made_once
 from cdc.local.fetch import fetch
 from cdc.local.home import Home
 from cdc.local.java import StartCache
-from cdc.local.parts import registry_part
+from cdc.local.parts import Part, registry_part
 from cdc.local.process import Command, Server, free_port
 
-__all__ = ["LocalRegistry"]
+__all__ = ["LocalRegistry", "missing_parts"]
 
 DEADLINE_S = 60.0
 API = "/apis/ccompat/v7"
@@ -89,9 +89,8 @@ class LocalRegistry:
         self.stop()
 
     def _command(self, home: Path) -> Command:
-        part = registry_part()
-        jar = made_once(f"apicurio-{part.version}", _unpack) / "quarkus-run.jar"
-        cache = StartCache("registry", [f"-Xmx{self._heap}"], f"{jar}{part.sha256}")
+        jar = made_once(_folder(), _unpack) / "quarkus-run.jar"
+        cache = StartCache("registry", [f"-Xmx{self._heap}"], f"{jar}{registry_part().sha256}")
         options = [f"-D{name}={_spelled(value)}" for name, value in self._options(home).items()]
         return Command(
             "registry",
@@ -128,6 +127,15 @@ class LocalRegistry:
 
 def _spelled(value: str | int | bool) -> str:  # noqa: FBT001 - a property may be a flag
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _folder() -> str:
+    return f"apicurio-{registry_part().version}"
+
+
+def missing_parts() -> list[Part]:
+    """What has to be fetched before a registry can start."""
+    return [] if is_made(_folder()) else [registry_part()]
 
 
 def _unpack(folder: Path) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from cdc.local import postgres, registry
+from cdc.local.fetch import fetch
 from cdc.local.kafka import LocalKafka
+from cdc.local.parts import kafka_parts
 from cdc.local.postgres import LocalPostgres
 from cdc.local.registry import LocalRegistry
 
@@ -28,21 +31,30 @@ class Startable(Protocol):
 class LocalStack:
     """All three servers; `with LocalStack() as stack:` or `start()` and `stop()`.
 
-    `data` keeps everything below one folder; `ports` are the preferred ones of Kafka, registry
-    and Postgres, the next free ones are taken when they are not free.
+    `version` is that of Postgres; `data` keeps everything below one folder; `ports` are the
+    preferred ones of Kafka, registry and Postgres: where one is taken, the next free one is used.
     """
 
     def __init__(
         self,
         *,
-        postgres: int = 18,
+        version: int = 18,
         data: Path | None = None,
         ports: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
         folders = [data / name if data else None for name in ("kafka", "registry", "postgres")]
         self.kafka = LocalKafka(data=folders[0], port=ports[0])
         self.registry = LocalRegistry(data=folders[1], port=ports[1])
-        self.postgres = LocalPostgres(postgres, data=folders[2], port=ports[2])
+        self.postgres = LocalPostgres(version, data=folders[2], port=ports[2])
+
+    def prepare(self) -> None:
+        """Fetch what is missing, with one display of progress for all three.
+
+        Raises:
+            LocalStackError: a part cannot be had, or has other bytes than it should.
+        """
+        missing = [*registry.missing_parts(), *postgres.missing_parts(self.postgres.version)]
+        fetch([*kafka_parts(), *missing])
 
     def start(self) -> None:
         """Start all three at the same time; none is left running when one fails.
@@ -50,6 +62,7 @@ class LocalStack:
         Raises:
             LocalStackError: the first failure.
         """
+        self.prepare()
         try:
             _at_once([server.start for server in self._servers()])
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -82,8 +83,7 @@ def test_a_further_listener_has_its_own_address() -> None:
     settings = {
         "sasl.enabled.mechanisms": "PLAIN",
         "listener.name.login.plain.sasl.jaas.config": (
-            "org.apache.kafka.common.security.plain.PlainLoginModule required"
-            ' user_ann="secret";'
+            'org.apache.kafka.common.security.plain.PlainLoginModule required user_ann="secret";'
         ),
     }
     with LocalKafka(listeners={"LOGIN": "SASL_PLAINTEXT"}, settings=settings) as kafka:
@@ -116,7 +116,9 @@ def test_the_registry_listens_on_loopback_alone(registry: LocalRegistry) -> None
 
 
 @pytest.mark.parametrize("version", POSTGRES_VERSIONS)
-def test_every_postgres_version_decodes_logically(version: int, postgres_server) -> None:
+def test_every_postgres_version_decodes_logically(
+    version: int, postgres_server: Callable[[int], LocalPostgres]
+) -> None:
     url = postgres_server(version).url
     with psycopg.connect(url, autocommit=True) as connection:
         assert connection.info.server_version // 10_000 == version
@@ -143,9 +145,11 @@ def test_postgres_wants_the_password(postgres: LocalPostgres) -> None:
 
 
 def test_postgres_settings_can_be_overridden() -> None:
-    with LocalPostgres(settings={"wal_level": "replica"}) as server:
-        with psycopg.connect(server.url) as connection:
-            assert connection.execute("show wal_level").fetchone() == ("replica",)
+    with (
+        LocalPostgres(settings={"wal_level": "replica"}) as server,
+        psycopg.connect(server.url) as connection,
+    ):
+        assert connection.execute("show wal_level").fetchone() == ("replica",)
 
 
 def test_a_killed_postgres_comes_back_with_its_data_and_address() -> None:

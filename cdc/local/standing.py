@@ -1,0 +1,222 @@
+"""A local stack that stays up for a person, until told to go down.
+
+    cdc local up ──starts──▶ supervisor (this module as a program, no terminal)
+                               ├ LocalStack(data in the cache folder, usual ports)
+                               └ state.json, written when all three are ready
+
+`state.json` holds the supervisor's process id together with its start time, so that a reused id is
+never taken for it, and the Postgres password: the file is the user's alone. When the supervisor
+ends, however it ends, the guards end the servers; the data stays for the next `up`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import msgspec
+import psutil
+
+from cdc.local.cache import cache_folder, locked
+from cdc.local.errors import LocalStackError
+from cdc.local.process import Server, end_of_log
+from cdc.local.stack import LocalStack
+
+__all__ = ["PORTS", "ServerState", "State", "down", "log_of", "status", "up"]
+
+PORTS = (9092, 8081, 5432)
+START_S = 180.0
+STOP_S = 90.0
+VERSION = 1
+
+
+class ServerState(msgspec.Struct, frozen=True):
+    """One running server: where it is reached, its process and its log."""
+
+    address: str
+    pid: int
+    log: str
+
+    @property
+    def running(self) -> bool:
+        """Whether its process exists."""
+        return psutil.pid_exists(self.pid)
+
+
+class State(msgspec.Struct, frozen=True):
+    """What `state.json` says; `started` is the supervisor's start time in seconds since 1970."""
+
+    pid: int
+    started: float
+    kafka: ServerState
+    registry: ServerState
+    postgres: ServerState
+    version: int = VERSION
+
+    @property
+    def servers(self) -> dict[str, ServerState]:
+        """The servers by name."""
+        return {"kafka": self.kafka, "registry": self.registry, "postgres": self.postgres}
+
+    @property
+    def running(self) -> bool:
+        """Whether the supervisor that wrote this is alive."""
+        return _is_alive(self.pid, self.started)
+
+
+def folder() -> Path:
+    """Where the standing stack keeps its state, logs and data."""
+    return cache_folder() / "standing"
+
+
+def status() -> State | None:
+    """The standing stack, or None when none is up.
+
+    Raises:
+        LocalStackError: the state was written by a newer version of Tailrace.
+    """
+    path = folder() / "state.json"
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    found = msgspec.json.decode(text, type=dict[str, Any])
+    if found.get("version") != VERSION:
+        raise LocalStackError(
+            f"{path} is of version {found.get('version')}, this Tailrace knows {VERSION}",
+            hint="use the Tailrace that started the stack to stop it",
+        )
+    state = msgspec.convert(found, State)
+    return state if state.running else None
+
+
+def up(version: int = 18) -> State:
+    """Start the standing stack, or find it up; returns when all three servers are ready.
+
+    Raises:
+        LocalStackError: a part could not be fetched or a server could not be started.
+    """
+    with locked("standing", deadline=START_S):
+        if found := status():
+            return found
+        LocalStack(version=version).prepare()
+        log = folder() / "supervisor.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            supervisor = subprocess.Popen(
+                [sys.executable, "-m", "cdc.local.standing", str(version)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return _wait_for(supervisor, log)
+
+
+def _wait_for(supervisor: subprocess.Popen[bytes], log: Path) -> State:
+    limit = time.monotonic() + START_S
+    while time.monotonic() < limit:
+        if supervisor.poll() is not None:
+            raise LocalStackError(end_of_log(log, 40), hint=f"the logs are in {folder()}")
+        if found := status():
+            return found
+        time.sleep(0.05)
+    supervisor.terminate()
+    raise LocalStackError(
+        f"the local stack was not ready within {START_S:.0f} s",
+        hint=f"the logs are in {folder()}",
+    )
+
+
+def down(*, wipe: bool = False) -> bool:
+    """Stop the standing stack, `wipe`: remove its data too; whether there was one.
+
+    Raises:
+        LocalStackError: it would not end.
+    """
+    with locked("standing", deadline=START_S):
+        found = status()
+        if found is not None:
+            _end(found)
+        if wipe:
+            shutil.rmtree(folder(), ignore_errors=True)
+        return found is not None
+
+
+def _end(state: State) -> None:
+    os.kill(state.pid, signal.SIGTERM)
+    limit = time.monotonic() + STOP_S
+    while state.running:
+        if time.monotonic() > limit:
+            raise LocalStackError(
+                f"the local stack, process {state.pid}, did not end within {STOP_S:.0f} s",
+                hint=f"kill -9 {state.pid}; its servers end with it",
+            )
+        time.sleep(0.05)
+
+
+def log_of(server: str) -> Path:
+    """The log file of "kafka", "registry" or "postgres", of the running or the last stack."""
+    return folder() / server / f"{server}.log"
+
+
+def _is_alive(pid: int, started: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _supervise(version: int) -> None:
+    """Hold the stack until SIGTERM; the state file exists exactly while it is ready."""
+    signal.signal(signal.SIGTERM, _leave)
+    path = folder() / "state.json"
+    with LocalStack(version=version, data=folder(), ports=PORTS) as stack:
+        scratch = path.with_suffix(".tmp")
+        scratch.touch(mode=0o600)
+        scratch.write_bytes(msgspec.json.encode(_state(stack)))
+        scratch.replace(path)
+        try:
+            while True:
+                signal.pause()
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _state(stack: LocalStack) -> State:
+    kafka, registry, postgres = stack.kafka, stack.registry, stack.postgres
+    return State(
+        pid=os.getpid(),
+        started=psutil.Process().create_time(),
+        kafka=_server_state(kafka.bootstrap, kafka.server),
+        registry=_server_state(registry.url, registry.server),
+        postgres=_server_state(postgres.url, postgres.server),
+    )
+
+
+def _server_state(address: str, server: Server) -> ServerState:
+    return ServerState(address, server.pid or 0, str(server.log))
+
+
+def main() -> None:
+    """Run the supervisor; a failure is its last words in supervisor.log."""
+    try:
+        _supervise(int(sys.argv[1]))
+    except LocalStackError as error:
+        sys.exit(f"{error}\n{error.hint}")
+
+
+if __name__ == "__main__":
+    main()
