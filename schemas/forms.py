@@ -36,9 +36,10 @@ class Read(NamedTuple):
 def split_tuple(data: bytes, at: int) -> tuple[list[Cell], int]:
     """Return the cells of the TupleData at `at` and the offset behind it.
 
-    Raises `ValueError` for a column kind that is not text (binary was not asked for).
+    Raises `ValueError` for a column kind that is not text (binary was not asked for), and
+    `ValueError` or `IndexError` when the tuple does not end inside `data`.
     """
-    columns = int.from_bytes(data[at : at + 2], "big")
+    columns = data[at] << 8 | data[at + 1]
     at += 2
     cells: list[Cell] = []
     for _ in range(columns):
@@ -70,27 +71,44 @@ def _fill(after: list[Cell], before: list[Cell]) -> list[Cell]:
 def read_pgoutput(item: bytes) -> Read:
     """Read one Insert, Update, Delete or Truncate, its relation id already cut out.
 
-    Raises `ValueError` when the bytes are not such a message.
+    Raises `ValueError` when the bytes are not such a message, whole and nothing behind it.
     """
+    try:
+        return _read_row(item)
+    except IndexError:
+        raise ValueError(f"a {item[:1]!r} message ends at byte {len(item)}, too early") from None
+
+
+def _read_row(item: bytes) -> Read:
     kind = item[0]
     if kind == _INSERT:
-        return Read(Op.CREATE, None, split_tuple(item, 2)[0])
+        return Read(Op.CREATE, None, _last_tuple(item, 1))
     if kind == _TRUNCATE:
         return Read(Op.TRUNCATE, None, None)
     if kind not in (_UPDATE, _DELETE):
         raise ValueError(f"message kind {item[:1]!r} is no row")
     first = item[1]
-    if first == _NEW:
-        return Read(Op.UPDATE, None, split_tuple(item, 2)[0])
+    if kind == _UPDATE and first == _NEW:
+        return Read(Op.UPDATE, None, _last_tuple(item, 1))
     if first not in (_KEY, _OLD):
         raise ValueError(f"tuple kind {item[1:2]!r} in a {item[:1]!r} message")
-    before, at = split_tuple(item, 2)
     if kind == _DELETE:
-        return Read(Op.DELETE, before, None, first == _KEY)
-    after = split_tuple(item, at + 1)[0]
+        return Read(Op.DELETE, _last_tuple(item, 1, first), None, first == _KEY)
+    before, at = split_tuple(item, 2)
+    after = _last_tuple(item, at)
     if first == _OLD:
         after = _fill(after, before)
     return Read(Op.UPDATE, before, after, first == _KEY)
+
+
+def _last_tuple(item: bytes, at: int, kind: int = _NEW) -> list[Cell]:
+    """Return the tuple whose kind byte is at `at` and which ends the message."""
+    if item[at] != kind:
+        raise ValueError(f"tuple kind {item[at : at + 1]!r} at byte {at} of a message")
+    cells, end = split_tuple(item, at + 1)
+    if end != len(item):
+        raise ValueError(f"{len(item) - end} bytes behind the last tuple of a message")
+    return cells
 
 
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from schemas.floats import float32_text, float64_text
 from schemas.table import Type
 
 __all__ = ["LOGICAL", "AvroValue", "Decode", "Encode", "Logical", "avro_long", "avro_text"]
@@ -28,7 +29,8 @@ Encode = Callable[[bytes], bytes | None]
 Decode = Callable[[Any], bytes]
 """Avro value as fastavro reads it without logical types → text."""
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive on purpose: pgoutput text without its zone
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive, as timestamp without time zone is
+_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MICROSECOND = timedelta(microseconds=1)
 _CACHED = 1 << 13
@@ -94,20 +96,6 @@ def _encode_float64(value: bytes) -> bytes:
     return struct.pack("<d", float(value))
 
 
-def _decode_float64(value: float) -> bytes:
-    return repr(value).encode()
-
-
-def _decode_float32(value: float) -> bytes:
-    """Find the shortest text that is this float4 again; Avro readers hand us a wider float."""
-    packed = struct.pack("<f", value)
-    for digits in range(6, 9):
-        text = f"{value:.{digits}g}"
-        if struct.pack("<f", float(text)) == packed:
-            return text.encode()
-    return f"{value:.9g}".encode()
-
-
 def _encode_decimal(kind: Type) -> Encode:
     scale = kind.scale
 
@@ -158,8 +146,10 @@ def _encode_time(value: bytes) -> bytes | None:
 
 
 def _decode_time(value: int) -> bytes:
-    clock = (datetime.min + timedelta(microseconds=value)).time()
-    return clock.isoformat().encode()
+    seconds, micros = divmod(value, 1_000_000)
+    minutes, second = divmod(seconds, 60)
+    clock = b"%02d:%02d:%02d" % (*divmod(minutes, 60), second)
+    return clock + (b".%06d" % micros).rstrip(b"0") if micros else clock
 
 
 def _encode_timestamp(value: bytes) -> bytes | None:
@@ -167,16 +157,25 @@ def _encode_timestamp(value: bytes) -> bytes | None:
         moment = datetime.fromisoformat(value.decode())
     except ValueError:  # infinity, BC, years past 9999
         return None
-    return avro_long((moment.replace(tzinfo=None) - _EPOCH) // _MICROSECOND)
+    return avro_long((moment - _EPOCH) // _MICROSECOND)
+
+
+def _encode_timestamptz(value: bytes) -> bytes | None:
+    try:
+        moment = datetime.fromisoformat(value.decode())
+    except ValueError:  # as above
+        return None
+    return avro_long((moment - _EPOCH_UTC) // _MICROSECOND)
 
 
 def _decode_timestamp(value: int) -> bytes:
-    return (_EPOCH + timedelta(microseconds=value)).isoformat(" ").encode()
+    moment = _EPOCH + timedelta(microseconds=value)
+    text = moment.isoformat(" ")
+    return (text.rstrip("0") if moment.microsecond else text).encode()
 
 
 def _decode_timestamptz(value: int) -> bytes:
-    moment = _EPOCH.replace(tzinfo=UTC) + timedelta(microseconds=value)
-    return moment.isoformat(" ").removesuffix(":00").encode()
+    return _decode_timestamp(value) + b"+00"
 
 
 def _encode_bytes(value: bytes) -> bytes:
@@ -187,7 +186,7 @@ def _decode_bytes(value: bytes) -> bytes:
     return b"\\x" + value.hex().encode()
 
 
-def _always(function: Any) -> Callable[[Type], Any]:  # noqa: ANN401 - Encode or Decode alike
+def _always(function: Any) -> Callable[[Type], Any]:
     return lambda _: function
 
 
@@ -223,8 +222,8 @@ LOGICAL: dict[str, Logical] = {
     "int16": _integer("int"),
     "int32": _integer("int"),
     "int64": _integer("long"),
-    "float32": Logical(_bare("float"), _always(_encode_float32), _always(_decode_float32)),
-    "float64": Logical(_bare("double"), _always(_encode_float64), _always(_decode_float64)),
+    "float32": Logical(_bare("float"), _always(_encode_float32), _always(float32_text)),
+    "float64": Logical(_bare("double"), _always(_encode_float64), _always(float64_text)),
     "decimal": Logical(_decimal_schema, _encode_decimal, _decode_decimal, lossy=True),
     "date": _lossy(_bare("int", "date"), _encode_date, _decode_date),
     "time": _lossy(_bare("long", "time-micros"), _encode_time, _decode_time),
@@ -232,7 +231,7 @@ LOGICAL: dict[str, Logical] = {
         _bare("long", "local-timestamp-micros"), _encode_timestamp, _decode_timestamp
     ),
     "timestamptz": _lossy(
-        _bare("long", "timestamp-micros"), _encode_timestamp, _decode_timestamptz
+        _bare("long", "timestamp-micros"), _encode_timestamptz, _decode_timestamptz
     ),
     "bytes": Logical(_bare("bytes"), _always(_encode_bytes), _always(_decode_bytes)),
     "uuid": _as_text("uuid"),
