@@ -110,7 +110,7 @@ def cast(before: Type, name: str | None) -> tuple[Type, Convert | None]:
     return after, _convert(before, after)
 
 
-def constant(value: str | bool | float | None) -> tuple[Type, bytes | None]:  # noqa: FBT001 - the value itself
+def constant(value: str | bool | float | None) -> tuple[Type, bytes | None]:  # noqa: FBT001
     """Return the type and the text of a constant of the mapping."""
     if value is None:
         return CASTS["text"], None

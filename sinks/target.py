@@ -16,12 +16,12 @@ Promises of a target:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
-from cdc.errors import CdcError
+from cdc.errors import CdcError, DataError
 from schemas.change import Cell, Stamp
 from schemas.table import TableSchema
 
@@ -76,7 +76,8 @@ class Mapped(msgspec.Struct):
 
 
 Step = Sequence[Mapped]
-"""What may be applied in any table order; steps are applied one after the other."""
+"""What may be applied in any table order; steps are applied one after the other. They come as an
+iterable that may be read once: a large source transaction is never whole in memory (R14)."""
 
 
 class Target(Protocol):
@@ -96,12 +97,15 @@ class Target(Protocol):
         """Create the table or add its columns by policy. Raises `errors.SchemaIncompatible`."""
         ...
 
-    def apply(self, steps: Sequence[Step], spans: Sequence[Span]) -> None:
+    def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:
         """Apply the steps in order and move every cursor, in one transaction (R4)."""
         ...
 
-    def rehearse(self, steps: Sequence[Step]) -> None:
-        """Do what `apply` does, without cursors, and roll it back: for isolating poison."""
+    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+        """Return which steps the target refuses, by their place, and why; roll everything back.
+
+        Each step is tried behind those before it that were taken: for isolating poison.
+        """
         ...
 
     def close(self) -> None:

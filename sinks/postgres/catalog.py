@@ -1,0 +1,207 @@
+"""Which tables and columns the target has, and how missing ones are made.
+
+A column that travels as "postgres numeric(12,2)" is made as exactly that where the target knows
+the type; `to_regtype` decides, with the server's own parser, so that a type's name out of a
+schema can never be anything but a type's name. Otherwise the logical type names the nearest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from cdc.connections.postgres import qualified
+from cdc.errors import PreflightFailed, SchemaIncompatible
+from schemas.table import Column, TableId, TableSchema, Type
+
+__all__ = ["Catalog", "Existing", "ExistingColumn"]
+
+Connection = psycopg.Connection[Any]
+
+_NATIVE = "postgres "
+_LOGICAL = {
+    "boolean": "boolean",
+    "int16": "smallint",
+    "int32": "integer",
+    "int64": "bigint",
+    "float32": "real",
+    "float64": "double precision",
+    "date": "date",
+    "time": "time without time zone",
+    "timestamp": "timestamp without time zone",
+    "timestamptz": "timestamp with time zone",
+    "bytes": "bytea",
+    "uuid": "uuid",
+    "json": "jsonb",
+}
+
+_COLUMNS = """
+SELECT a.attname::text,
+       CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod)
+            ELSE format_type(a.atttypid, a.atttypmod) END,
+       a.attgenerated <> '', a.attidentity = 'a'
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_UNIQUE = """
+SELECT array_agg(a.attname::text)
+FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+  AND i.indexprs IS NULL AND i.indnkeyatts = i.indnatts AND i.indimmediate
+GROUP BY i.indexrelid
+"""
+_FOREIGN = """
+SELECT conrelid, confrelid FROM pg_constraint
+WHERE contype = 'f' AND conrelid = ANY (%s) AND confrelid = ANY (%s)
+"""
+_RELATION = """
+SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'f')
+"""
+
+
+class ExistingColumn(msgspec.Struct, frozen=True):
+    """A column as the target has it; `type` is a domain's base type."""
+
+    name: str
+    type: str
+    generated: bool
+    identity_always: bool
+
+
+class Existing(msgspec.Struct, frozen=True):
+    """A table as the target has it; `unique` are the column sets that can carry ON CONFLICT."""
+
+    oid: int
+    table: TableId
+    columns: Mapping[str, ExistingColumn]
+    unique: Sequence[frozenset[str]]
+
+
+class Catalog:
+    """Reads and changes the target's catalogue over one autocommit connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def read(self, table: TableId) -> Existing | None:
+        """Return the table as it is, None when there is none."""
+        found = self._connection.execute(_RELATION, (table.schema, table.name)).fetchone()
+        if found is None:
+            return None
+        columns = self._connection.execute(_COLUMNS, found).fetchall()
+        unique = self._connection.execute(_UNIQUE, found).fetchall()
+        return Existing(
+            found[0],
+            table,
+            {row[0]: ExistingColumn(*row) for row in columns},
+            [frozenset(row[0]) for row in unique],
+        )
+
+    def ensure(self, schema: TableSchema, *, change: bool) -> Existing:
+        """Return the table, made or completed where `change` allows it.
+
+        Raises `errors.SchemaIncompatible` with the statement that is missing where it does not,
+        `errors.PreflightFailed` when no unique index carries the key.
+        """
+        existing = self.read(schema.table)
+        if existing is None:
+            self._change(self._create(schema), change=change)
+            existing = self._again(schema.table)
+        missing = [c for c in schema.columns if c.name not in existing.columns]
+        if missing:
+            self._change([self._add(schema.table, missing)], change=change)
+            existing = self._again(schema.table)
+        if schema.key and frozenset(schema.key) not in existing.unique:
+            raise PreflightFailed(
+                f"no unique index of {schema.table} covers exactly {', '.join(schema.key)}",
+                hint=self._text(self._index(schema)),
+            )
+        return existing
+
+    def parents(self, oids: Iterable[int]) -> dict[int, list[int]]:
+        """Return table → tables its foreign keys point to, among `oids`."""
+        known = list(oids)
+        out: dict[int, list[int]] = {}
+        for child, parent in self._connection.execute(_FOREIGN, (known, known)):
+            out.setdefault(child, []).append(parent)
+        return out
+
+    def _again(self, table: TableId) -> Existing:
+        existing = self.read(table)
+        if existing is None:
+            raise SchemaIncompatible(f"{table} was dropped while it was being prepared")
+        return existing
+
+    def _change(self, statements: Sequence[sql.Composed], *, change: bool) -> None:
+        if not change:
+            text = ";\n".join(self._text(statement) for statement in statements)
+            raise SchemaIncompatible(
+                "the target lacks a table or a column, and `policy: strict` forbids to make it",
+                hint=f"{text};",
+            )
+        for statement in statements:
+            try:
+                self._connection.execute(statement)
+            except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateObject):
+                # Another worker made the same: two CREATE IF NOT EXISTS race in the catalogue.
+                continue
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise PreflightFailed(
+                    f"the target's role may not make what is missing: {error}",
+                    hint=f"Grant it, or run as the owner: {self._text(statement)};",
+                ) from error
+
+    def _text(self, statement: sql.Composable) -> str:
+        return statement.as_string(self._connection)
+
+    def _create(self, schema: TableSchema) -> list[sql.Composed]:
+        columns: list[sql.Composable] = [self._column(column) for column in schema.columns]
+        if schema.key:
+            key = sql.SQL(", ").join(map(sql.Identifier, schema.key))
+            columns.append(sql.SQL("PRIMARY KEY ({})").format(key))
+        table = sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(
+            qualified(schema.table), sql.SQL(", ").join(columns)
+        )
+        if self._has_schema(schema.table.schema):
+            return [table]
+        name = sql.Identifier(schema.table.schema)
+        return [sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name), table]
+
+    def _has_schema(self, name: str) -> bool:
+        query = "SELECT 1 FROM pg_namespace WHERE nspname = %s"
+        return self._connection.execute(query, (name,)).fetchone() is not None
+
+    def _add(self, table: TableId, columns: Sequence[Column]) -> sql.Composed:
+        parts = [sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(self._column(c)) for c in columns]
+        return sql.SQL("ALTER TABLE {} {}").format(qualified(table), sql.SQL(", ").join(parts))
+
+    def _index(self, schema: TableSchema) -> sql.Composed:
+        key = sql.SQL(", ").join(map(sql.Identifier, schema.key))
+        return sql.SQL("CREATE UNIQUE INDEX CONCURRENTLY ON {} ({});").format(
+            qualified(schema.table), key
+        )
+
+    def _column(self, column: Column) -> sql.Composed:
+        # The type's name was accepted by the server's parser as a type and nothing else.
+        kind = sql.SQL(self._type(column.type))
+        return sql.SQL("{} {}").format(sql.Identifier(column.name), kind)
+
+    def _type(self, kind: Type) -> str:
+        native = kind.native.removeprefix(_NATIVE)
+        if kind.native.startswith(_NATIVE) and self._is_type(native):
+            return native
+        if kind.logical == "decimal":
+            return f"numeric({kind.precision},{kind.scale})"
+        return _LOGICAL.get(kind.logical, "text")
+
+    def _is_type(self, name: str) -> bool:
+        try:
+            found = self._connection.execute("SELECT to_regtype(%s)", (name,)).fetchone()
+        except psycopg.errors.Error:
+            return False  # before PostgreSQL 16 a name that cannot be parsed is an error
+        return found is not None and found[0] is not None

@@ -1,0 +1,160 @@
+"""The cursors table: how far each partition was applied, kept beside the rows.
+
+One row per (pipeline, sink, topic, partition). `advance` is a compare-and-set inside the
+transaction that holds the rows: what two workers do at once, one of them does not do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc.connector import Context
+from cdc.errors import StateError, TopicChanged
+from schemas.change import Stamp
+from sinks.target import Cursor, CursorMoved, Span, TopicPartition
+
+__all__ = ["VERSION", "CursorTable"]
+
+Connection = psycopg.Connection[Any]
+VERSION = 1
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS {} (
+    pipeline text, sink text, topic text, partition integer,
+    topic_id text NOT NULL, next_offset bigint NOT NULL,
+    incarnation bigint, commit bigint, ordinal bigint, sub integer,
+    updated_at timestamptz NOT NULL DEFAULT now(), version integer NOT NULL,
+    PRIMARY KEY (pipeline, sink, topic, partition))
+"""
+_READ = """
+SELECT topic, partition, topic_id, next_offset, incarnation, commit, ordinal, sub, version
+FROM {} WHERE pipeline = %s AND sink = %s AND topic = ANY (%s)
+"""
+_INSERT = """
+INSERT INTO {} (pipeline, sink, topic, partition, topic_id, next_offset,
+                incarnation, commit, ordinal, sub, version)
+SELECT %s, %s, v.* , %s FROM unnest(%s::text[], %s::int[], %s::text[], %s::bigint[],
+    %s::bigint[], %s::bigint[], %s::bigint[], %s::int[]) v
+ON CONFLICT DO NOTHING
+"""
+_UPDATE = """
+UPDATE {} c SET next_offset = v.next_offset, incarnation = v.incarnation, commit = v.commit,
+    ordinal = v.ordinal, sub = v.sub, updated_at = now(), version = %s
+FROM (SELECT * FROM unnest(%s::text[], %s::int[], %s::text[], %s::bigint[], %s::bigint[],
+        %s::bigint[], %s::bigint[], %s::bigint[], %s::int[]) u (topic, partition, topic_id,
+        start_offset, next_offset, incarnation, commit, ordinal, sub)) v
+WHERE c.pipeline = %s AND c.sink = %s AND c.topic = v.topic AND c.partition = v.partition
+  AND c.topic_id = v.topic_id AND c.next_offset = v.start_offset
+"""
+
+
+def _stamp(row: Sequence[Any]) -> Stamp | None:
+    return None if row[0] is None else Stamp(*row)
+
+
+class CursorTable:
+    """The cursors of one sink."""
+
+    def __init__(self, context: Context, schema: str) -> None:
+        self._owner = (context.pipeline, context.name)
+        self._schema = sql.Identifier(schema)
+        self._name = sql.Identifier(schema, "cursors")
+
+    def create(self, connection: Connection) -> None:
+        """Make the table where it is missing."""
+        found = connection.execute(
+            "SELECT to_regclass(%s)", (self._name.as_string(connection),)
+        ).fetchone()
+        if found is not None and found[0] is not None:
+            return
+        connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(self._schema))
+        connection.execute(sql.SQL(_CREATE).format(self._name))
+
+    def read(
+        self, connection: Connection, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, Cursor | None]:
+        """Return what is stored for `partitions`.
+
+        Raises `errors.TopicChanged` when a topic is another one than the cursor was made for,
+        `errors.StateError` when a newer version wrote the cursor.
+        """
+        topics = sorted({partition.topic for partition in partitions})
+        rows = connection.execute(sql.SQL(_READ).format(self._name), (*self._owner, topics))
+        stored = {(row[0], row[1]): row[2:] for row in rows}
+        return {p: self._cursor(p, stored.get((p.topic, p.partition))) for p in partitions}
+
+    def _cursor(self, partition: TopicPartition, row: Sequence[Any] | None) -> Cursor | None:
+        if row is None:
+            return None
+        topic_id, offset, *stamp, version = row
+        if version > VERSION:
+            raise StateError(
+                f"the cursor of {partition.topic}[{partition.partition}] was written by a newer "
+                f"version ({version} > {VERSION})",
+                hint="Upgrade this worker.",
+            )
+        if topic_id != partition.topic_id:
+            raise TopicChanged(
+                f"topic {partition.topic} was recreated: the cursor is of {topic_id}, the topic "
+                f"is {partition.topic_id}",
+                hint="Its offsets start anew. Decide where to go on: "
+                f"`cdc sink rewind {self._owner[1]} --to earliest`.",
+            )
+        return Cursor(offset, _stamp(stamp))
+
+    def advance(self, connection: Connection, spans: Sequence[Span]) -> None:
+        """Move every cursor from start to end. Raises `CursorMoved` when one is elsewhere."""
+        ordered = sorted(spans, key=lambda span: span.partition)
+        first = [span for span in ordered if span.start is None]
+        later = [span for span in ordered if span.start is not None]
+        moved = 0
+        if first:
+            names, ends = _names(first), _ends(first)
+            query = sql.SQL(_INSERT).format(self._name)
+            parameters = (*self._owner, VERSION, *names, *ends)
+            moved += connection.execute(query, parameters).rowcount
+        if later:
+            names, ends = _names(later), _ends(later)
+            starts = [span.start.offset for span in later if span.start is not None]
+            query = sql.SQL(_UPDATE).format(self._name)
+            parameters = (VERSION, *names, starts, *ends, *self._owner)
+            moved += connection.execute(query, parameters).rowcount
+        if moved != len(spans):
+            raise CursorMoved(f"{len(spans) - moved} cursors are not where they were left", {})
+
+    def forget(self, connection: Connection) -> int:
+        """Delete the cursors of this sink and return how many there were."""
+        query = sql.SQL("DELETE FROM {} WHERE pipeline = %s AND sink = %s").format(self._name)
+        return connection.execute(query, self._owner).rowcount
+
+    def place(self, connection: Connection, cursors: Mapping[TopicPartition, Cursor]) -> None:
+        """Put cursors where an operator wants them, whatever they were (`cdc sink rewind`)."""
+        spans = [Span(partition, None, cursor) for partition, cursor in cursors.items()]
+        topics = [span.partition.topic for span in spans]
+        partitions = [span.partition.partition for span in spans]
+        query = sql.SQL(
+            "DELETE FROM {} c USING unnest(%s::text[], %s::int[]) v (topic, partition) WHERE "
+            "c.pipeline = %s AND c.sink = %s AND c.topic = v.topic AND c.partition = v.partition"
+        ).format(self._name)
+        with connection.transaction():
+            connection.execute(query, (topics, partitions, *self._owner))
+            self.advance(connection, spans)
+
+
+def _names(spans: Sequence[Span]) -> tuple[list[str], list[int], list[str]]:
+    partitions = [span.partition for span in spans]
+    return (
+        [partition.topic for partition in partitions],
+        [partition.partition for partition in partitions],
+        [partition.topic_id for partition in partitions],
+    )
+
+
+def _ends(spans: Sequence[Span]) -> tuple[list[int], ...]:
+    stamps = [span.end.stamp or (None, None, None, None) for span in spans]
+    columns: list[Any] = [list(column) for column in zip(*stamps, strict=True)]
+    return ([span.end.offset for span in spans], *columns)

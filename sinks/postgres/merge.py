@@ -1,0 +1,146 @@
+"""Rows → private staging → one statement per table and kind (R4).
+
+    COPY stage ← rows of all steps          no lock that anyone else could wait for
+    then, per step:  DELETE FROM t                            a truncate
+                     DELETE FROM t USING stage                children before parents
+                     INSERT … SELECT … ON CONFLICT DO UPDATE  parents before children
+                     UPDATE … FROM stage                      per pattern of absent columns (R6)
+
+Staging is one temporary table per version of a table. Its columns are c0, c1, …, typed as the
+target's, so that COPY judges every value; `step`, `n` and `kind` say when, in which order and how
+a row is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from cdc.errors import DataError
+from schemas.change import ABSENT, Cell
+from schemas.table import TableSchema
+from sinks.postgres.catalog import Existing
+from sinks.postgres.statements import DELETE, FIRST_PATTERN, WHOLE, Statements
+from sinks.sql import line_writer
+from sinks.target import Mapped
+
+__all__ = ["Staged", "StagedTable"]
+
+Connection = psycopg.Connection[Any]
+
+_FLUSH_BYTES = 256 * 1024
+
+
+class Staged:
+    """What one step does to one table, once its rows lie in staging."""
+
+    def __init__(self, table: StagedTable, step: int, mapped: Mapped) -> None:
+        self.table = table
+        self.step = step
+        self.truncate = mapped.truncate
+        self.deletes = len(mapped.deletes)
+        self.upserts = 0
+        self.partial: dict[tuple[int, ...], int] = {}
+
+
+class StagedTable:
+    """One version of a target table with its staging table."""
+
+    def __init__(self, number: int, schema: TableSchema, existing: Existing) -> None:
+        self.schema = schema
+        self.existing = existing
+        self._statements = Statements(number, schema, existing)
+        self._line = line_writer(schema)
+        self._key = schema.key_indexes()
+        self._kinds: dict[tuple[int, ...], int] = {}
+        self._lines: list[bytes] = []
+        self._bytes = 0
+        self._n = 0
+
+    def create(self, connection: Connection) -> None:
+        """Make the staging table; it lives as long as the session."""
+        connection.execute(self._statements.create_stage())
+
+    def stage(self, connection: Connection, mapped: Mapped, step: int) -> Staged:
+        """Queue the rows of `mapped`, and copy what has gathered when it is much."""
+        staged = Staged(self, step, mapped)
+        for key in mapped.deletes:
+            self._put(step, DELETE, self._line(self._spread(key)))
+        for row in mapped.upserts:
+            try:
+                line = self._line(row)
+            except TypeError:
+                self._put_partial(staged, row)
+            else:
+                staged.upserts += 1
+                self._put(step, WHOLE, line)
+        if self._bytes >= _FLUSH_BYTES:
+            self.flush(connection)
+        return staged
+
+    def flush(self, connection: Connection) -> None:
+        """Copy what is queued into staging."""
+        if not self._lines:
+            return
+        data = b"".join(self._lines)
+        self.forget()
+        with connection.cursor() as cursor, cursor.copy(self._statements.copy()) as copy:
+            copy.write(data)
+
+    def forget(self) -> None:
+        """Drop what is queued."""
+        self._lines, self._bytes = [], 0
+
+    def index(self, connection: Connection) -> None:
+        """Make many small steps cheap: each then finds its rows without reading all."""
+        connection.execute(self._statements.index_stage())
+
+    def truncate(self, connection: Connection) -> None:
+        """Empty the table."""
+        connection.execute(self._statements.truncate())
+
+    def delete(self, connection: Connection, staged: Staged) -> None:
+        """Delete what the step deletes."""
+        connection.execute(self._statements.delete(staged.step))
+
+    def upsert(self, connection: Connection, staged: Staged) -> None:
+        """Merge whole rows, then update those that carry some columns only.
+
+        Raises `errors.DataError` when a row to be updated in part is not there (R6).
+        """
+        if staged.upserts:
+            connection.execute(self._statements.insert(staged.step))
+        for absent, rows in staged.partial.items():
+            statement = self._statements.update(staged.step, self._kinds[absent], absent)
+            touched = connection.execute(statement).rowcount
+            if touched != rows:
+                raise DataError(
+                    f"{rows - touched} updates of {self.schema.table} carry some columns only and "
+                    "find no row to update",
+                    hint="The row's creation was not applied here: take a new snapshot of the "
+                    "table, or set REPLICA IDENTITY FULL on it.",
+                )
+
+    def _spread(self, key: Sequence[Cell]) -> Sequence[Cell]:
+        """Put key values where their columns are; a keyless table is deleted by whole rows."""
+        if not self._key:
+            return key
+        row: list[Cell] = [None] * len(self.schema.columns)
+        for place, cell in zip(self._key, key, strict=True):
+            row[place] = cell
+        return row
+
+    def _put_partial(self, staged: Staged, row: Sequence[Cell]) -> None:
+        absent = tuple(place for place, cell in enumerate(row) if cell is ABSENT)
+        if not self._key or set(absent) & set(self._key):
+            raise DataError(f"a row of {self.schema.table} cannot be found: its key was not sent")
+        kind = self._kinds.setdefault(absent, FIRST_PATTERN + len(self._kinds))
+        staged.partial[absent] = staged.partial.get(absent, 0) + 1
+        self._put(staged.step, kind, self._line([None if c is ABSENT else c for c in row]))
+
+    def _put(self, step: int, kind: int, line: bytes) -> None:
+        self._n += 1
+        self._lines.append(b"%d\t%d\t%d\t%s\n" % (step, self._n, kind, line))
+        self._bytes += len(line)

@@ -1,0 +1,271 @@
+"""PostgreSQL as a target: rows and cursors in one transaction, exactly once.
+
+    BEGIN ─▶ COPY into staging ─▶ cursors: compare and set ─▶ merges ─▶ COMMIT
+             no shared lock        a second worker stops here             both or neither
+
+Why a change is applied once: the cursor moves from the very offset the span starts at, in the
+transaction that holds the rows. Whoever comes second finds it moved and writes nothing. When the
+reply to COMMIT is lost, the cursor itself says whether it happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import psycopg
+import structlog
+from psycopg import sql
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from cdc.connections.postgres import Login, connect, guard
+from cdc.connector import Context
+from cdc.errors import (
+    DataError,
+    PreflightFailed,
+    StateError,
+    TargetUnavailable,
+)
+from cdc.failpoints import failpoint
+from schemas.table import TableId, TableSchema
+from sinks.mapping import Tables
+from sinks.postgres.catalog import Catalog
+from sinks.postgres.cursors import CursorTable
+from sinks.postgres.merge import Staged, StagedTable
+from sinks.sql import parents_first
+from sinks.target import Cursor, Span, Step, TopicPartition
+
+__all__ = ["Config", "PostgresTarget", "create"]
+
+_log = structlog.get_logger(__name__)
+
+_LOCK_S = 5
+_SETTINGS = {
+    "lock_timeout": f"{_LOCK_S}s",
+    "idle_in_transaction_session_timeout": "60s",
+    "temp_buffers": "16MB",
+}
+_MANY_STEPS = 32
+_DATA_CLASSES = ("22", "23")
+_DATA_STATES = ("54000", "P0001", "42804", "44000")
+"""Beside the classes: an index row too large, a trigger's refusal, a view's check."""
+
+
+class Config(BaseModel):
+    """A sink into PostgreSQL."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["postgres"] = Field(default="postgres", description="The connector's name")
+    url: SecretStr = Field(description="`postgresql://user:password@host:5432/database`")
+    tables: Tables = Field(
+        description="Topics to take: a list of globs, or glob → mapping; `!glob` leaves out"
+    )
+    policy: Literal["create+add", "strict"] = Field(
+        default="create+add", description="Make missing tables and columns, or stop at them"
+    )
+    cursor_schema: str = Field(
+        default="tailrace", description="Schema of the table `cursors` that holds the offsets"
+    )
+    workers: int = Field(
+        default=1, ge=1, description="Processes that share the topics; 1 keeps consistent cuts"
+    )
+    buffer_bytes: int = Field(
+        default=24 * 1024 * 1024, ge=1024, description="Bytes held in memory before a cut"
+    )
+
+
+def create(context: Context, config: Config) -> PostgresTarget:
+    """Return the target; it connects when it is opened."""
+    return PostgresTarget(context, config)
+
+
+class PostgresTarget:
+    """See `sinks.target.Target`. One connection, one thread at a time."""
+
+    def __init__(self, context: Context, config: Config) -> None:
+        self._config = config
+        self._application = f"tailrace/{context.pipeline}/sink/{context.name}"
+        self._login = Login(
+            config.url.get_secret_value(), self._application[:63], TargetUnavailable
+        )
+        self._cursors = CursorTable(context, config.cursor_schema)
+        self._connection: psycopg.Connection[Any] | None = None
+        self._tables: dict[TableSchema, StagedTable] = {}
+        self._order: list[TableId] = []
+
+    def open(self) -> None:
+        """Connect and make the cursors table where it is missing."""
+        self.close()
+        self._connection = connect(self._login, _SETTINGS)
+        with self._named_errors():
+            self._cursors.create(self._connection)
+
+    def close(self) -> None:
+        """Let go of the connection and the staging in it."""
+        connection, self._connection = self._connection, None
+        self._tables.clear()
+        if connection is not None:
+            connection.close()
+
+    def cursors(
+        self, partitions: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, Cursor | None]:
+        """Return what is stored; see `CursorTable.read` for what it raises."""
+        with self._named_errors():
+            return self._cursors.read(self._live(), partitions)
+
+    def prepare(self, schema: TableSchema) -> None:
+        """Make or complete the table by policy, and its staging."""
+        if schema in self._tables:
+            return
+        connection = self._live()
+        with self._named_errors():
+            catalog = Catalog(connection)
+            change = self._config.policy == "create+add"
+            existing = catalog.ensure(_placed(schema), change=change)
+            table = StagedTable(len(self._tables), _placed(schema), existing)
+            table.create(connection)
+            self._tables[schema] = table
+            self._order = self._foreign_key_order(catalog)
+
+    def _foreign_key_order(self, catalog: Catalog) -> list[TableId]:
+        tables = {t.existing.oid: t.schema.table for t in self._tables.values()}
+        order = parents_first(sorted(tables), catalog.parents(tables))
+        return [tables[oid] for oid in order]
+
+    def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:
+        """Stage, compare and set the cursors, merge, commit."""
+        connection = self._live()
+        try:
+            with self._named_errors(), connection.transaction():
+                failpoint("sink.before_stage")
+                work = self._stage(steps)
+                failpoint("sink.before_cursor")
+                self._advance(spans)
+                self._merge(work)
+                failpoint("sink.before_commit")
+            failpoint("sink.after_commit")
+        finally:
+            self._forget()
+
+    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+        """Try each step behind a savepoint of its own, and roll everything back."""
+        refused: dict[int, DataError] = {}
+        connection = self._live()
+        with self._named_errors(), connection.transaction(force_rollback=True):
+            for number, step in enumerate(steps):
+                try:
+                    with self._named_errors(), connection.transaction():
+                        self._merge(self._stage([step], number))
+                except DataError as error:
+                    refused[number] = error
+                finally:
+                    self._forget()
+        return refused
+
+    def _stage(self, steps: Iterable[Step], first: int = 0) -> list[list[Staged]]:
+        connection = self._live()
+        work = []
+        for number, step in enumerate(steps, first):
+            work.append([self._tables[m.schema].stage(connection, m, number) for m in step])
+        for table in self._tables.values():
+            table.flush(connection)
+            if first + len(work) == _MANY_STEPS or len(work) > _MANY_STEPS:
+                table.index(connection)
+        return work
+
+    def _forget(self) -> None:
+        for table in self._tables.values():
+            table.forget()
+
+    def _advance(self, spans: Sequence[Span]) -> None:
+        connection = self._live()
+        try:
+            self._cursors.advance(connection, spans)
+        except psycopg.errors.LockNotAvailable as error:
+            self._end_holder()
+            raise TargetUnavailable(
+                f"another worker of {self._application} held the cursors for {_LOCK_S} s",
+                hint="Its connection was ended, because a frozen worker would hold them for ever.",
+            ) from error
+
+    def _end_holder(self) -> None:
+        """End the connections that have held this sink's cursors longer than we waited (R4)."""
+        query = (
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
+            "application_name = %s AND usename = current_user AND pid <> %s "
+            "AND xact_start < now() - make_interval(secs => %s)"
+        )
+        me = self._live().info.backend_pid
+        with connect(self._login) as other:
+            ended = other.execute(query, (self._application[:63], me, _LOCK_S)).fetchall()
+        _log.warning("ended a worker that held the cursors", pids=[row[0] for row in ended])
+
+    def _merge(self, work: Sequence[Sequence[Staged]]) -> None:
+        connection = self._live()
+        connection.execute("SET CONSTRAINTS ALL DEFERRED")
+        places = {table: place for place, table in enumerate(self._order)}
+        for step in work:
+            upward = sorted(step, key=lambda staged: places[staged.table.schema.table])
+            for staged in reversed(upward):
+                if staged.truncate:
+                    staged.table.truncate(connection)
+                if staged.deletes:
+                    staged.table.delete(connection, staged)
+            for staged in upward:
+                staged.table.upsert(connection, staged)
+
+    def _live(self) -> psycopg.Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            raise TargetUnavailable("the target's connection is closed")
+        return self._connection
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            with guard(self._login):
+                yield
+        except psycopg.Error as error:
+            raise _translated(error) from error
+
+
+def _placed(schema: TableSchema) -> TableSchema:
+    if schema.table.schema:
+        return schema
+    table = TableId("public", schema.table.name)
+    return TableSchema(table, schema.columns, schema.key, schema.attributes)
+
+
+def _translated(error: psycopg.Error) -> Exception:
+    """Return what a failed statement means for the worker (R4)."""
+    state = error.sqlstate or ""
+    text = str(error).strip()
+    if state[:2] in _DATA_CLASSES or state in _DATA_STATES:
+        return DataError(f"the target refuses a row: {text}")
+    if state == "42501":
+        return PreflightFailed(
+            f"the target's role lacks a right: {text}",
+            hint="GRANT SELECT, INSERT, UPDATE, DELETE ON <table> TO <role>; see the page "
+            "sinks/targets/postgres.md.",
+        )
+    if state in ("42P01", "42703", "42P10"):
+        return StateError(
+            f"a table, column or index changed under the sink: {text}",
+            hint="Restart the sink; when a table was dropped, `cdc sink rewind` fills it again.",
+        )
+    return TargetUnavailable(f"the target did not take the batch: {text}")
+
+
+def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:
+    """Forget the cursors of this sink; tables and rows stay."""
+    login = Login(config.url.get_secret_value(), "tailrace/drop", TargetUnavailable)
+    with connect(login) as connection:
+        name = sql.Identifier(config.cursor_schema, "cursors").as_string(connection)
+        found = connection.execute("SELECT to_regclass(%s)", (name,)).fetchone()
+        if found is None or found[0] is None:
+            return
+        yield f"cursors of sink {context.name} in {name}"
+        if not dry_run:
+            CursorTable(context, config.cursor_schema).forget(connection)

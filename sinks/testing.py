@@ -1,0 +1,217 @@
+"""The suite every transactional target passes: subclass `TargetContract` in its test module.
+
+    class TestPostgres(TargetContract):
+        @pytest.fixture
+        def system(self, pg_database): return a `TargetSystem` over an empty place
+
+A target that also keeps promises of its own adds tests of its own.
+"""
+
+# ruff: noqa: S101 - a suite speaks in asserts
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import pytest
+
+from cdc.errors import DataError
+from schemas.change import ABSENT, Cell, Stamp
+from schemas.table import Column, TableId, TableSchema, Type
+from sinks.target import Cursor, CursorMoved, Mapped, Span, Target, TopicPartition
+
+__all__ = ["TargetContract", "TargetSystem"]
+
+PLACE = TopicPartition("shop.public.items", "topic-1", 0)
+ITEMS = TableSchema(
+    TableId("shop", "items"),
+    (
+        Column("id", Type("int64")),
+        Column("name", Type("string")),
+        Column("price", Type("decimal", "", 12, 2)),
+    ),
+    ("id",),
+)
+NOTES = TableSchema(TableId("shop", "notes"), (Column("text", Type("string")),))
+
+
+class TargetSystem(Protocol):
+    """What the suite needs to know of the system behind the target."""
+
+    def connect(self) -> Target:
+        """Return a target on the same place, not yet open."""
+        ...
+
+    def rows(self, table: TableId) -> Sequence[tuple[bytes | None, ...]]:
+        """Return the committed rows as text, sorted."""
+        ...
+
+
+def span(start: int | None, end: int, partition: TopicPartition = PLACE) -> Span:
+    """Return a span between two offsets; stamps follow the offsets."""
+    first = None if start is None else _cursor(start)
+    return Span(partition, first, _cursor(end))
+
+
+def _cursor(offset: int) -> Cursor:
+    return Cursor(offset, Stamp(1, offset * 10, 3, 1))
+
+
+def upsert(*rows: Sequence[Cell], schema: TableSchema = ITEMS) -> list[list[Mapped]]:
+    """Return one step that writes `rows`."""
+    return [[Mapped(schema, list(rows), [])]]
+
+
+class TargetContract:
+    """Promises of `sinks.target.Target`, one test each."""
+
+    @pytest.fixture
+    def target(self, system: TargetSystem) -> Target:
+        """Open a target prepared for the suite's tables."""
+        target = system.connect()
+        target.open()
+        target.prepare(ITEMS)
+        target.prepare(NOTES)
+        return target
+
+    def test_nothing_was_applied_before_the_first_batch(self, target: Target) -> None:
+        """A partition never seen has no cursor."""
+        assert target.cursors([PLACE]) == {PLACE: None}
+
+    def test_rows_and_cursor_move_together(self, target: Target, system: TargetSystem) -> None:
+        """One batch leaves its rows and its end."""
+        target.apply(upsert((b"1", b"pen", b"1.50"), (b"2", None, None)), [span(None, 7)])
+        assert system.rows(ITEMS.table) == [(b"1", b"pen", b"1.50"), (b"2", None, None)]
+        assert target.cursors([PLACE]) == {PLACE: _cursor(7)}
+
+    def test_a_batch_that_was_applied_is_not_applied_again(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """The cursor is no longer where the span starts: nothing is written."""
+        target.apply(upsert((b"1", b"pen", None)), [span(None, 7)])
+        with pytest.raises(CursorMoved):
+            target.apply(upsert((b"9", b"again", None)), [span(None, 7)])
+        with pytest.raises(CursorMoved):
+            target.apply(upsert((b"9", b"again", None)), [span(3, 7)])
+        assert system.rows(ITEMS.table) == [(b"1", b"pen", None)]
+
+    def test_of_two_workers_at_the_same_place_one_writes(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """The second is told so, and can go on from the stored cursor."""
+        other = system.connect()
+        other.open()
+        other.prepare(ITEMS)
+        target.apply(upsert((b"1", b"first", None)), [span(None, 7)])
+        with pytest.raises(CursorMoved):
+            other.apply(upsert((b"1", b"second", None)), [span(None, 8)])
+        assert other.cursors([PLACE]) == {PLACE: _cursor(7)}
+        other.apply(upsert((b"2", b"second", None)), [span(7, 8)])
+        assert system.rows(ITEMS.table) == [(b"1", b"first", None), (b"2", b"second", None)]
+        other.close()
+
+    def test_one_moved_cursor_holds_back_the_whole_batch(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """Spans of several partitions move all or none."""
+        second = TopicPartition("shop.public.items", "topic-1", 1)
+        target.apply([], [span(None, 3), span(None, 5, second)])
+        with pytest.raises(CursorMoved):
+            target.apply(upsert((b"1", b"pen", None)), [span(3, 4), span(4, 6, second)])
+        assert target.cursors([PLACE, second]) == {PLACE: _cursor(3), second: _cursor(5)}
+        assert system.rows(ITEMS.table) == []
+
+    def test_a_known_key_is_updated_and_a_gone_one_deleted(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """Upserts and deletes of one step."""
+        target.apply(upsert((b"1", b"pen", None), (b"2", b"cup", None)), [span(None, 1)])
+        step = [Mapped(ITEMS, [(b"1", b"pencil", b"2.00")], [(b"2",), (b"77",)])]
+        target.apply([step], [span(1, 2)])
+        assert system.rows(ITEMS.table) == [(b"1", b"pencil", b"2.00")]
+
+    def test_a_column_that_was_not_sent_is_left_alone(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """Absent is not NULL (R6)."""
+        target.apply(upsert((b"1", b"pen", b"1.50"), (b"2", b"cup", b"3.00")), [span(None, 1)])
+        rows = ((b"1", ABSENT, b"9.00"), (b"2", None, ABSENT))
+        target.apply(upsert(*rows), [span(1, 2)])
+        assert system.rows(ITEMS.table) == [(b"1", b"pen", b"9.00"), (b"2", None, b"3.00")]
+
+    def test_a_partial_update_without_a_row_is_refused(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """It is never inserted with NULLs, and the batch is not written (R6)."""
+        with pytest.raises(DataError):
+            target.apply(upsert((b"1", b"pen", None), (b"2", ABSENT, b"1")), [span(None, 1)])
+        assert system.rows(ITEMS.table) == []
+        assert target.cursors([PLACE]) == {PLACE: None}
+
+    def test_a_truncate_empties_before_the_rows_of_its_step(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """Steps keep their order."""
+        target.apply(upsert((b"1", b"pen", None)), [span(None, 1)])
+        steps = [
+            [Mapped(ITEMS, [(b"2", b"cup", None)], [])],
+            [Mapped(ITEMS, [(b"3", b"jar", None)], [], truncate=True)],
+        ]
+        target.apply(steps, [span(1, 2)])
+        assert system.rows(ITEMS.table) == [(b"3", b"jar", None)]
+
+    def test_text_arrives_byte_for_byte(self, target: Target, system: TargetSystem) -> None:
+        """Whatever a staging format would escape."""
+        text = "tab\t newline\n cr\r back\\slash \\N quote' \" ünïcödé \x01\x7f \\. 🦊".encode()
+        target.apply(upsert((b"1", text, None), (b"2", b"", None)), [span(None, 1)])
+        assert system.rows(ITEMS.table) == [(b"1", text, None), (b"2", b"", None)]
+
+    def test_a_table_without_a_key_keeps_its_duplicates(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """Inserts add up, a delete takes one matching row."""
+        target.apply([[Mapped(NOTES, [(b"a",), (b"a",), (None,)], [])]], [span(None, 1)])
+        target.apply([[Mapped(NOTES, [(b"b",)], [(b"a",), (None,)])]], [span(1, 2)])
+        assert system.rows(NOTES.table) == [(b"a",), (b"b",)]
+
+    def test_a_value_the_target_cannot_hold_refuses_the_batch(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """And the target works on afterwards."""
+        bad = upsert((b"1", b"pen", None), (b"2", b"cup", b"12345678901234.00"))
+        with pytest.raises(DataError):
+            target.apply(bad, [span(None, 1)])
+        assert target.cursors([PLACE]) == {PLACE: None}
+        target.apply(upsert((b"1", b"pen", None)), [span(None, 1)])
+        assert system.rows(ITEMS.table) == [(b"1", b"pen", None)]
+
+    def test_a_rehearsal_names_the_refused_steps_and_leaves_nothing(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """Each step is judged behind those that were taken."""
+        steps = [
+            *upsert((b"1", b"pen", None)),
+            *upsert((b"x", b"bad key", None)),
+            *upsert((b"1", ABSENT, b"1.00")),
+            *upsert((b"5", ABSENT, b"1.00")),
+        ]
+        assert sorted(target.rehearse(steps)) == [1, 3]
+        assert system.rows(ITEMS.table) == []
+        target.apply([], [span(None, 1)])
+
+    def test_steps_may_be_read_only_once(self, target: Target, system: TargetSystem) -> None:
+        """They come lazily when a transaction is larger than memory (R14)."""
+        steps = (step for n in range(100) for step in upsert((b"%d" % (n % 10), b"%d" % n, None)))
+        target.apply(steps, [span(None, 1)])
+        assert len(system.rows(ITEMS.table)) == 10
+        assert (b"9", b"99", None) in system.rows(ITEMS.table)
+
+    def test_a_closed_target_can_be_closed_again_and_opened(self, target: Target) -> None:
+        """The worker closes after every error and begins anew."""
+        target.close()
+        target.close()
+        target.open()
+        target.prepare(ITEMS)
+        target.apply(upsert((b"1", b"pen", None)), [span(None, 1)])
+        assert target.cursors([PLACE]) == {PLACE: _cursor(1)}
