@@ -99,9 +99,10 @@ class _View:
 
     def _flow(self, beats: dict[str, Heartbeat]) -> Table:
         table = Table(box=None, pad_edge=False, expand=True)
-        for name in ("stage", "state", "rows", "rate", "lag", "memory", "cpu"):
-            justify = "left" if name in {"stage", "state"} else "right"
-            table.add_column(name, justify=justify, no_wrap=True)
+        table.add_column("stage", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        for name in ("rows", "rate", "lag", "memory", "cpu"):
+            table.add_column(name, justify="right", no_wrap=True)
         load = self._busy.load
         total = load.changes if load is not None else 0
         table.add_row("shop (PostgreSQL)", "busy", f"{total:,}", self._rate("shop", total))
