@@ -27,7 +27,10 @@ AvroValue = None | bool | int | float | bytes | str
 Encode = Callable[[bytes], bytes | None]
 """Text → Avro binary of the bare type; None when the type cannot hold the value."""
 Decode = Callable[[Any], bytes]
-"""Avro value as fastavro reads it without logical types → text."""
+"""Avro value as fastavro reads it without logical types → text; `ValueError` for one that is none.
+
+Only foreign producers write such values (a year past 9999 as microseconds).
+"""
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - naive, as timestamp without time zone is
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
@@ -135,7 +138,10 @@ def _encode_date(value: bytes) -> bytes | None:
 
 
 def _decode_date(value: int) -> bytes:
-    return date.fromordinal(value + _EPOCH_DAY).isoformat().encode()
+    try:
+        return date.fromordinal(value + _EPOCH_DAY).isoformat().encode()
+    except (ValueError, OverflowError):
+        raise ValueError(f"day {value} lies outside the years 1 to 9999") from None
 
 
 def _encode_time(value: bytes) -> bytes | None:
@@ -169,7 +175,10 @@ def _encode_timestamptz(value: bytes) -> bytes | None:
 
 
 def _decode_timestamp(value: int) -> bytes:
-    moment = _EPOCH + timedelta(microseconds=value)
+    try:
+        moment = _EPOCH + timedelta(microseconds=value)
+    except OverflowError:
+        raise ValueError(f"microsecond {value} lies outside the years 1 to 9999") from None
     text = moment.isoformat(" ")
     return (text.rstrip("0") if moment.microsecond else text).encode()
 
