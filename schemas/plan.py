@@ -88,6 +88,7 @@ class Plan:
         masks: Mapping[str, Callable[[bytes], bytes]] | None = None,
     ) -> None:
         self.schema = published
+        self._width = len(read.columns)
         self._picks = _picks(read, published, masks or {})
         self._key = _key_encoder(published, self._picks)
         self._key_frame = frame(ids[0]) if ids[0] is not None else b""
@@ -107,12 +108,19 @@ class Plan:
         now = avro_long(now_ms)
         for item, ordinal in zip(rows.items, rows.ordinals, strict=True):
             row = read(item)
+            self._measure(row)
             source = self._constant + origin + avro_long(ordinal)
             yield from self._write(row, source, now)
 
     def key(self, row: Row) -> bytes | None:
         """Return the framed record key of a row as read, None for a table without a key."""
         return None if self._key is None else self._key_frame + self._key(row)
+
+    def _measure(self, row: Read) -> None:
+        for cells in (row.before, row.after):
+            if cells is not None and len(cells) != self._width and self._width:
+                told = f"a row of {len(cells)} cells for the {self._width} columns"
+                raise ValueError(f"{told} of {self.schema.table}")
 
     def _write(self, row: Read, source: bytes, now: bytes) -> Iterator[Record]:
         op, before, after, only_key = row
