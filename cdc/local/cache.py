@@ -82,7 +82,7 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     """A folder in the cache, made by `make` the first time and whole or absent ever after."""
     folder = cache_folder() / name
     if folder.is_dir():
-        return folder
+        return folder.resolve()
     with locked(name.replace("/", "-")):
         if folder.is_dir():
             return folder

@@ -31,8 +31,8 @@ Report = Callable[[int], None]
 
 
 def place(part: Part) -> Path:
-    """Where a part lies in the cache."""
-    return cache_folder() / "parts" / part.filename
+    """Where a part lies in the cache; a class path is only known again without links in it."""
+    return (cache_folder() / "parts").resolve() / part.filename
 
 
 def verify(part: Part, path: Path) -> None:

@@ -1,8 +1,9 @@
 """A local stack that stays up for a person, until told to go down.
 
-    cdc local up ──starts──▶ supervisor (this module as a program, no terminal)
-                               ├ LocalStack(data in the cache folder, usual ports)
-                               └ state.json, written when all three are ready
+    cdc local up ──runs──▶ launcher (this module as a program), until the stack is ready
+                             └ supervisor, a fork of it without a terminal: nobody's child
+                                 ├ LocalStack(data in the cache folder, usual ports)
+                                 └ state.json, written when all three are ready
 
 `state.json` holds the supervisor's process id together with its start time, so that a reused id is
 never taken for it, and the Postgres password: the file is the user's alone. When the supervisor
@@ -98,7 +99,7 @@ def status() -> State | None:
 
 
 def up(version: int = 18) -> State:
-    """Start the standing stack, or find it up; returns when all three servers are ready.
+    """Start the standing stack, or find it up; return when all three servers are ready.
 
     Raises:
         LocalStackError: a part could not be fetched or a server could not be started.
@@ -110,29 +111,17 @@ def up(version: int = 18) -> State:
         log = folder() / "supervisor.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
-            supervisor = subprocess.Popen(
+            launched = subprocess.run(
                 [sys.executable, "-m", "cdc.local.standing", str(version)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                check=False,
             )
-        return _wait_for(supervisor, log)
-
-
-def _wait_for(supervisor: subprocess.Popen[bytes], log: Path) -> State:
-    limit = time.monotonic() + START_S
-    while time.monotonic() < limit:
-        if supervisor.poll() is not None:
+        found = status()
+        if launched.returncode != 0 or found is None:
             raise LocalStackError(end_of_log(log, 40), hint=f"the logs are in {folder()}")
-        if found := status():
-            return found
-        time.sleep(0.05)
-    supervisor.terminate()
-    raise LocalStackError(
-        f"the local stack was not ready within {START_S:.0f} s",
-        hint=f"the logs are in {folder()}",
-    )
+        return found
 
 
 def down(*, wipe: bool = False) -> bool:
@@ -210,10 +199,27 @@ def _server_state(address: str, server: Server) -> ServerState:
     return ServerState(address, server.pid or 0, str(server.log))
 
 
+def _launch(version: int) -> int:
+    """Fork the supervisor and wait until it is ready; the exit code, 0 when it is."""
+    supervisor = os.fork()
+    if supervisor == 0:
+        os.setsid()
+        _supervise(version)
+    limit = time.monotonic() + START_S
+    while status() is None:
+        if os.waitpid(supervisor, os.WNOHANG)[0]:
+            return 1  # its last words are in the log
+        if time.monotonic() > limit:
+            os.kill(supervisor, signal.SIGTERM)
+            raise LocalStackError(f"the local stack was not ready within {START_S:.0f} s")
+        time.sleep(0.05)
+    return 0
+
+
 def main() -> None:
-    """Run the supervisor; a failure is its last words in supervisor.log."""
+    """Launch the supervisor; a failure is the last words in supervisor.log."""
     try:
-        _supervise(int(sys.argv[1]))
+        sys.exit(_launch(int(sys.argv[1])))
     except LocalStackError as error:
         sys.exit(f"{error}\n{error.hint}")
 
