@@ -28,11 +28,14 @@ bench: $(STAMP) ## measure the demo pipeline and print rows per second
 	@$(BIN)/python tests/bench/run.py $(ARGS)
 
 # A new lock needs uv, which is itself in the lock: the environment of the old lock will do.
-lock: ## pin the dependencies again
+lock: ## pin the dependencies again: all of them, and those of the worker image
 	@test -x $(BIN)/uv || $(MAKE) env
 	@cd . && $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --all-extras \
 	    --python-version 3.11 --no-annotate --no-emit-index-url \
 	    --custom-compile-command "make lock" pyproject.toml --output-file $(LOCK)
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --extra postgres \
+	    --constraints $(LOCK) --python-version 3.11 --no-annotate --no-emit-index-url \
+	    --custom-compile-command "make lock" pyproject.toml --output-file requirements-runtime.lock
 
 clean: ## remove .venv and everything generated here (not the cache of the local stack)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
