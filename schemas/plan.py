@@ -22,7 +22,7 @@ from schemas.table import TableSchema
 from schemas.types import LOGICAL, Encode, avro_long, avro_text
 from schemas.wire import frame
 
-__all__ = ["Plan", "Record", "SourceName"]
+__all__ = ["Plan", "Record", "SourceName", "origin_block"]
 
 _NULL = b"\x00"
 _SOME = b"\x02"
@@ -104,7 +104,7 @@ class Plan:
         Raises `ValueError` for a row that does not match its schema.
         """
         read = READERS[rows.form]
-        origin = _origin(rows.origin)
+        origin = origin_block(rows.origin)
         now = avro_long(now_ms)
         for item, ordinal in zip(rows.items, rows.ordinals, strict=True):
             row = read(item)
@@ -175,7 +175,8 @@ class Plan:
 _OPS = {op: _text(op.value) for op in Op}
 
 
-def _origin(origin: Origin) -> bytes:
+def origin_block(origin: Origin) -> bytes:
+    """Return the part of the source block that all rows of a transaction share."""
     snapshot = _text("incremental" if origin.snapshot else "false")
     times = avro_long(origin.commit_us // 1000)
     place = avro_long(origin.incarnation) + avro_long(origin.commit)

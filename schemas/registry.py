@@ -30,7 +30,7 @@ from pydantic import (
 
 from schemas.errors import ConfigError, DataError, RegistryUnavailable, SchemaIncompatible
 from schemas.evolution import breaking
-from schemas.subjects import Strategy
+from schemas.subjects import Strategy, subject
 
 __all__ = ["AvroSchema", "Registry", "RegistryConfig"]
 
@@ -121,6 +121,10 @@ class Registry:
         self._registered: dict[tuple[str, str], int] = {}
         self._schemas: dict[int, AvroSchema] = {}
         self._client: SchemaRegistryClient | None = None
+
+    def subject(self, topic: str, schema: AvroSchema, *, key: bool = False) -> str:
+        """Return the subject of a topic's key or value schema, by the configured strategy."""
+        return subject(self.config.subjects, topic, schema, key=key)
 
     def register(self, subject: str, schema: AvroSchema) -> int:
         """Return the id of `schema` under `subject`, registering it where it is new.
