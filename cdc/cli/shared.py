@@ -1,0 +1,53 @@
+"""What several commands share: the options every command has, loading the pipeline, printing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cdc.config import Pipeline, load_pipeline
+
+__all__ = ["ConfigFile", "Json", "console", "pipeline_of", "print_json", "print_rows"]
+
+ConfigFile = Annotated[
+    Path,
+    typer.Option("-c", "--config", envvar="CDC_CONFIG", metavar="FILE", help="Pipeline file."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+DEFAULT_FILE = Path("tailrace.yaml")
+
+
+def pipeline_of(config: Path) -> Pipeline:
+    """Return the pipeline in the file. Raises `errors.ConfigError`."""
+    return load_pipeline(config)
+
+
+def console() -> Console:
+    """Return a console on standard output, wide enough not to cut cells when piped."""
+    made = Console(highlight=False)
+    if not sys.stdout.isatty():
+        made.width = 200
+    return made
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON: indented for a person, one line for a program."""
+    option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0
+    print(orjson.dumps(value, option=option, default=str).decode())
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """Print a table; empty cells for None."""
+    table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
+    console().print(table)
