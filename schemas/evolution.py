@@ -74,7 +74,7 @@ def avro_differences(old: AvroSchema, new: AvroSchema) -> list[Difference]:
     if _is_envelope(old) != _is_envelope(new):
         told = f"{old.get('name')} became {new.get('name')}, another kind of record"
         return [Difference("retyped", "", told, breaks=True)]
-    return list(_record(old, new, ""))
+    return [*_lost_from_key(old, new), *_record(old, new, "")]
 
 
 def breaking(old: AvroSchema, new: AvroSchema) -> list[Difference]:
@@ -156,6 +156,21 @@ def _record(old: AvroSchema, new: AvroSchema, path: str) -> Iterator[Difference]
             yield Difference("added", place, told, breaks="default" not in field)
         elif (ours := _plain(was["type"])) != (theirs := _plain(field["type"])):
             yield from _field(ours, theirs, place)
+
+
+def _lost_from_key(old: AvroSchema, new: AvroSchema) -> Iterator[Difference]:
+    """A key may not even lose or move a field: its bytes decide partition and compaction."""
+    if old.get("name") != new.get("name") or new.get("name") != "Key":
+        return
+    before = [field["name"] for field in old["fields"]]
+    after = [field["name"] for field in new["fields"]]
+    for name in before:
+        if name not in after:
+            told = f"field {name} was dropped from the key"
+            yield Difference("key", name, told, breaks=True)
+    if before != after and sorted(before) == sorted(after):
+        told = f"the key's order was ({', '.join(before)}) and is ({', '.join(after)})"
+        yield Difference("key", "", told, breaks=True)
 
 
 def _field(old: Any, new: Any, place: str) -> Iterator[Difference]:
