@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.ready
 LOCK   := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: env demo test lint bench lock clean help
+.PHONY: env demo test lint bench storm lock clean help
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -25,7 +25,10 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/mypy
 
 bench: $(STAMP) ## measure the demo pipeline and print rows per second
-	@$(BIN)/python tests/bench/run.py $(ARGS)
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/bench/run.py $(ARGS)
+
+storm: $(STAMP) ## kill workers at random under load and check what survived
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/storm.py $(ARGS)
 
 # A new lock needs uv, which is itself in the lock: the environment of the old lock will do.
 lock: ## pin the dependencies again: all of them, and those of the worker image
