@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, SchemaRegistryError
@@ -121,6 +121,12 @@ class Registry:
         self._registered: dict[tuple[str, str], int] = {}
         self._schemas: dict[int, AvroSchema] = {}
         self._client: SchemaRegistryClient | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def subject(self, topic: str, schema: AvroSchema, *, key: bool = False) -> str:
         """Return the subject of a topic's key or value schema, by the configured strategy."""
