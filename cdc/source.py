@@ -100,7 +100,12 @@ class Source(Protocol):
         ...
 
     def command(self, name: str, arguments: dict[str, Any]) -> None:
-        """Carry out a request from the control topic ("backfill", ...) between two reads."""
+        """Begin a request from the control topic ("backfill", ...) between two reads.
+
+        The next `read` returns a batch whose progress makes the request durable; repeating a
+        request that was already durable changes nothing. Raises `errors.DataError` for one that
+        cannot be carried out.
+        """
         ...
 
     def status(self) -> SourceStatus:

@@ -45,6 +45,14 @@ class Control(Protocol):
         """Return what came since the last call, without waiting."""
         ...
 
+    def rewind(self) -> None:
+        """Deliver again what was delivered but not acknowledged: the session ended."""
+        ...
+
+    def acknowledge(self) -> None:
+        """The effect of every delivered command is durable."""
+        ...
+
 
 class Reporter(Protocol):
     """Where a worker says how it stands; must not raise and must not wait."""
@@ -98,13 +106,15 @@ class _Worker:
     def __init__(self, job: SourceJob) -> None:
         self._job = job
         self._paused = False
+        self._commanded = False
         self._beaten = 0.0
         self.progressed = False
 
     def session(self) -> None:
         """Acquire, open, stream, until stopped or an error."""
         job = self._job
-        self.progressed = False
+        self.progressed = self._commanded = False
+        job.control.rewind()
         self._wait_while_paused()
         publisher, source = job.publisher(), job.source()
         try:
@@ -112,7 +122,8 @@ class _Worker:
             stored = publisher.acquire()
             source.open(stored.position, stored.progress_list())
             while not job.stop():
-                self._obey(source)
+                if not publisher.is_open:
+                    self._obey(source)
                 self._step(source, publisher)
             self._commit(source, publisher)
         finally:
@@ -135,6 +146,9 @@ class _Worker:
             return
         source.confirm(committed.position)
         failpoint("source.after_confirm")
+        if self._commanded:
+            self._commanded = False
+            self._job.control.acknowledge()
         self.progressed = True
         self._job.reporter.published(committed)
 
@@ -146,6 +160,7 @@ class _Worker:
                 self._paused = False
             elif command.name != "restart":
                 source.command(command.name, dict(command.arguments))
+                self._commanded = True
                 continue
             raise _Restart
 

@@ -69,10 +69,17 @@ class Desk:
         self.requests: list[Command] = []
         self.states: list[str] = []
         self.commits: list[Committed] = []
+        self.rewound = self.acknowledged = 0
 
     def poll(self) -> Sequence[Command]:
         out, self.requests = self.requests, []
         return out
+
+    def rewind(self) -> None:
+        self.rewound += 1
+
+    def acknowledge(self) -> None:
+        self.acknowledged += 1
 
     def published(self, committed: Committed) -> None:
         self.commits.append(committed)
@@ -187,3 +194,15 @@ def test_a_command_of_the_source_reaches_it_between_two_reads(start: Start) -> N
     running.desk.requests.append(Command("backfill", {"table": "public.items"}))
     wait_until(lambda: log.commands, "the command")
     assert log.commands == [("backfill", {"table": "public.items"})]
+
+
+def test_a_command_is_acknowledged_only_after_a_commit_that_followed_it(start: Start) -> None:
+    log = Log(1)
+    running = start(log)
+    wait_until(lambda: 10 in log.confirmed, "the first commit")
+    running.desk.requests.append(Command("backfill", {"table": "public.items"}))
+    wait_until(lambda: log.commands, "the command")
+    assert running.desk.acknowledged == 0
+    log.length = 2
+    wait_until(lambda: running.desk.acknowledged == 1, "the acknowledgement")
+    assert 20 in log.confirmed
