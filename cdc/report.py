@@ -32,11 +32,11 @@ _log = structlog.get_logger(__name__)
 class Report:
     """What sources and sinks have in common. Single-threaded."""
 
-    def __init__(self, metrics: Metrics, status: StatusWriter, endpoint: str = "") -> None:
+    def __init__(self, metrics: Metrics, status: StatusWriter) -> None:
         self.metrics = metrics
         self.health = Health()
         self._status = status
-        self._endpoint = endpoint
+        self.endpoint = ""
         self._last = Heartbeat("", "starting")
         self._written = 0.0
         self._recent: deque[tuple[float, int]] = deque()
@@ -64,7 +64,7 @@ class Report:
     ) -> None:
         """Say how the worker stands; `facts` are further fields of `Heartbeat`."""
         beat = Heartbeat("", state, **(facts or {}))
-        beat.endpoint, beat.position = self._endpoint, beat.position or self._position
+        beat.endpoint, beat.position = self.endpoint, beat.position or self._position
         if error is not None:
             beat.error, beat.hint = str(error), error.hint
         if error is not None and str(error) != self._last.error:
