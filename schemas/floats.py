@@ -47,7 +47,7 @@ def float32_text(value: float) -> bytes:
             break
     else:
         text = f"{value:.9g}"
-    return text.encode() if "e" in text or size < 999_999.5 else _scientific(text)
+    return text.encode() if "e" in text or size < 1e6 else _scientific(text)
 
 
 def _large(value: float) -> bytes:
