@@ -24,7 +24,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["NAMES", "Metrics", "metrics_table", "resident_bytes"]
+__all__ = ["NAMES", "Metrics", "SupervisorMetrics", "metrics_table", "resident_bytes"]
 
 NAMES: dict[str, str] = {
     "cdc_rows_total": "Rows published to Kafka, or applied to the target",
@@ -129,6 +129,24 @@ class Metrics:
 
     def _made(self, kind: type[_Kind], name: str, *labels: str) -> _Kind:
         return kind(name, NAMES[name], [*self._labels, *labels], registry=self.registry)
+
+
+class SupervisorMetrics:
+    """What `cdc run` itself counts."""
+
+    def __init__(self, pipeline: str) -> None:
+        self._registry = CollectorRegistry()
+        self._pipeline = pipeline
+        name = "cdc_unit_restarts_total"
+        self._restarts = Counter(name, NAMES[name], ["pipeline", "unit"], registry=self._registry)
+
+    def restarted(self, unit: str) -> None:
+        """Count one more start of a worker."""
+        self._restarts.labels(pipeline=self._pipeline, unit=unit).inc()
+
+    def page(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)
 
 
 class _Process(Collector):
