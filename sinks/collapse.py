@@ -22,7 +22,7 @@ from schemas.table import TableId, TableSchema
 from sinks.decode import DELETE, TRUNCATE, UPSERT, Event, Key
 from sinks.target import Mapped, Step
 
-__all__ = ["collapse", "in_source_order", "source_order"]
+__all__ = ["collapse", "in_source_order", "runs", "source_order"]
 
 _FIRST = Stamp(-1, -1)
 
@@ -135,22 +135,24 @@ def source_order(partitions: Iterable[Sequence[Event]]) -> list[Event]:
     return [event for _, event in placed]
 
 
-def in_source_order(events: Iterable[Event]) -> Iterator[Step]:
-    """Yield steps of one table each: as many events in a row as do not depend on each other."""
+def runs(events: Iterable[Event]) -> Iterator[list[Event]]:
+    """Yield as many events in a row as may be merged: of one table and kind, no key twice."""
     run: list[Event] = []
     kind: object = None
     keys: set[Key] = set()
     for event in events:
-        this = (event.schema.table if event.schema else None, event.kind, _absences(event))
+        this = (event.schema, event.kind, event.row is not None and ABSENT in event.row)
         if run and (this != kind or event.key in keys or event.old is not None):
-            yield from collapse(run)
+            yield run
             run, keys = [], set()
         run.append(event)
         keys.add(event.key)
         kind = this
     if run:
+        yield run
+
+
+def in_source_order(events: Iterable[Event]) -> Iterator[Step]:
+    """Yield one step for each run."""
+    for run in runs(events):
         yield from collapse(run)
-
-
-def _absences(event: Event) -> bool:
-    return event.row is not None and ABSENT in event.row

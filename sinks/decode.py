@@ -27,7 +27,7 @@ from schemas.types import LOGICAL, AvroValue
 from schemas.wire import FRAME_BYTES
 from sinks.mapping import MappedColumn, MappedTable
 
-__all__ = ["DELETE", "POISON", "SKIP", "TRUNCATE", "UPSERT", "Decoder", "Event", "Key"]
+__all__ = ["DELETE", "POISON", "SKIP", "TRUNCATE", "UPSERT", "Decoder", "Event", "Key", "poison"]
 
 UPSERT, DELETE, TRUNCATE, SKIP, POISON = range(5)
 
@@ -40,7 +40,8 @@ class Event(msgspec.Struct, gc=False):
 
     `kind` is one of the constants above. `key` is the target key (of the whole row where the
     table has none), `row` the target row of an upsert, `old` the key (row) an upsert leaves
-    behind. `stamp` is None for a producer that is not ours.
+    behind. `stamp` is None for a producer that is not ours. `ts_ms` is the source's commit, ms
+    since 1970; `size` the payload in bytes.
     """
 
     kind: int
@@ -48,10 +49,17 @@ class Event(msgspec.Struct, gc=False):
     stamp: Stamp | None
     snapshot: bool
     message: Message
+    size: int = 0
+    ts_ms: int = 0
     key: Key = ()
     row: list[Cell] | None = None
     old: Key | None = None
     error: CdcError | None = None
+
+
+def poison(message: Message, size: int, error: CdcError) -> Event:
+    """Return the event of a record nobody can read."""
+    return Event(POISON, None, None, snapshot=False, message=message, size=size, error=error)
 
 
 class _Pick(msgspec.Struct, frozen=True):
@@ -110,22 +118,21 @@ class Decoder:
         """Return what `message` does; `value` is its payload with the frame."""
         try:
             record: Any = schemaless_reader(BytesIO(value[FRAME_BYTES:]), self._writer, None)
-            return self._event(record, message)
-        except CdcError as error:
-            return Event(POISON, self.schema, None, False, message, error=error)  # noqa: FBT003
+            event = self._event(record, message, len(value))
         except (ValueError, KeyError, IndexError, EOFError, OverflowError, TypeError) as error:
             wrong = DataError(f"the record does not match its schema: {error!r}")
-            return Event(POISON, self.schema, None, False, message, error=wrong)  # noqa: FBT003
-
-    def _event(self, record: _Values, message: Message) -> Event:
-        source = record["source"]
-        stamp = Stamp(source["incarnation"], source["commit"], source["ordinal"], source["sub"])
-        event = Event(UPSERT, self.schema, stamp, source["snapshot"] != "false", message)
+            return poison(message, len(value), wrong)
         try:
             self._fill(event, record)
         except DataError as error:
             event.kind, event.error = POISON, error
         return event
+
+    def _event(self, record: _Values, message: Message, size: int) -> Event:
+        source = record["source"]
+        stamp = Stamp(source["incarnation"], source["commit"], source["ordinal"], source["sub"])
+        snapshot = source["snapshot"] != "false"
+        return Event(UPSERT, self.schema, stamp, snapshot, message, size, source["ts_ms"])
 
     def _fill(self, event: Event, record: _Values) -> None:
         op = record["op"]

@@ -1,0 +1,196 @@
+"""One cut → the target: stages 7 to 9, with the ways out when the target refuses a row.
+
+    collapse ─▶ apply ─▶ done
+                  └─ refused ─▶ apply in source order ─▶ done
+                                   └─ refused ─▶ rehearse: which rows? ─▶ dead letters
+                                                 └─▶ apply the others in source order
+
+The second try is for constraints that hold along the way the source went but not when rows of a
+key are merged; only what is refused on that way too is poison (R4).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from cdc.errors import DataError, Stop
+from schemas.table import TableSchema
+from sinks.collapse import collapse, in_source_order, runs, source_order
+from sinks.deadletter import DeadLetters
+from sinks.decode import POISON, Event
+from sinks.target import Span, Step, Target
+
+__all__ = ["Applied", "Applier", "Cut"]
+
+_ROUNDS = 20
+_PIECES = 16
+
+
+class Cut(msgspec.Struct):
+    """What is applied together: the events of each partition, in order, and the cursors' way."""
+
+    partitions: Sequence[list[Event]]
+    spans: Sequence[Span]
+    dropped: int = 0
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What one target transaction did. `oldest_ms` is the oldest commit in it, ms since 1970."""
+
+    rows: int
+    bytes: int
+    seconds: float
+    dead: int
+    dropped: int
+    oldest_ms: int = 0
+    newest_ms: int = 0
+
+
+class Applier:
+    """Applies cuts to one target, one at a time."""
+
+    def __init__(
+        self, target: Target, letters: DeadLetters, tables: Callable[[], Sequence[TableSchema]]
+    ) -> None:
+        self._target = target
+        self._letters = letters
+        self._tables = tables
+        self._prepared = 0
+
+    def apply(self, cut: Cut) -> Applied:
+        """Apply `cut`. Raises `CursorMoved`, `errors.Unavailable` and `errors.Stop`."""
+        started = time.monotonic()
+        self._prepare()
+        merged = _merged(cut.partitions)
+        events = self._readable(merged)
+        dead = len(merged) - len(events)
+        try:
+            self._target.apply(collapse(events), cut.spans)
+        except DataError:
+            dead += self._with_care(source_order(cut.partitions), cut.spans)
+        return _applied(events, cut.dropped, dead, time.monotonic() - started)
+
+    def _prepare(self) -> None:
+        tables = self._tables()
+        for schema in tables[self._prepared :]:
+            self._target.prepare(schema)
+        self._prepared = len(tables)
+
+    def _readable(self, events: list[Event]) -> list[Event]:
+        """Return the events that could be read; the others become dead letters first."""
+        poison = [event for event in events if event.kind == POISON]
+        if not poison:
+            return events
+        self._letters.write(poison)
+        return [event for event in events if event.kind != POISON]
+
+    def stream(self, pieces: Iterable[Sequence[list[Event]]], spans: Sequence[Span]) -> Applied:
+        """Apply a cut that comes in pieces and is never whole in memory, in one transaction.
+
+        `spans` is read when the pieces have ended. Raises `errors.Stop` when a row is refused:
+        the pieces are gone, so there is no second way to try.
+        """
+        started = time.monotonic()
+        total = Applied(0, 0, 0.0, 0, 0)
+
+        def steps() -> Iterator[Step]:
+            nonlocal total
+            for partitions in pieces:
+                events = self._readable(_merged(partitions))
+                total = _sum(total, _applied(events, 0, 0, 0.0))
+                self._prepare()
+                yield from collapse(events)
+
+        try:
+            self._target.apply(steps(), spans)
+        except DataError as error:
+            raise Stop(
+                f"a source transaction larger than memory holds a row the target refuses: {error}",
+                hint="Raise the sink's `buffer_bytes` above the size of that transaction: then "
+                "the row goes to the dead letters and the others are applied.",
+            ) from error
+        return msgspec.structs.replace(total, seconds=time.monotonic() - started)
+
+    def _with_care(self, events: Sequence[Event], spans: Sequence[Span]) -> int:
+        """Apply in source order what can be applied; return how many records cannot."""
+        good = [event for event in events if event.kind != POISON]
+        try:
+            self._target.apply(in_source_order(good), spans)
+        except DataError:
+            good, refused = self._isolate(good)
+            if not refused:
+                raise
+        else:
+            return 0
+        self._letters.write(refused)
+        try:
+            self._target.apply(in_source_order(good), spans)
+        except DataError as error:
+            raise Stop(
+                f"the cut is refused as a whole, no single record is to blame: {error}",
+                hint="A deferred constraint of the target does not hold at the end of a source "
+                "transaction. Drop the constraint, or repair the rows it names.",
+            ) from error
+        return len(refused)
+
+    def _isolate(self, events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
+        """Split runs that are refused until only single records are; return good and refused.
+
+        A run may be refused because of one before it, so each round judges all of them anew.
+        """
+        parts = list(runs(events))
+        for _ in range(_ROUNDS):
+            refused = self._target.rehearse(step for part in parts for step in collapse(part))
+            if all(len(parts[place]) == 1 for place in refused):
+                good = [e for n, part in enumerate(parts) if n not in refused for e in part]
+                return good, [_blamed(parts[n][0], error) for n, error in refused.items()]
+            parts = [piece for n, part in enumerate(parts) for piece in _pieces(part, n in refused)]
+        raise Stop("the refused records of a cut cannot be told from the others")
+
+
+def _pieces(part: list[Event], refused: bool) -> list[list[Event]]:  # noqa: FBT001
+    size = max(1, -(-len(part) // _PIECES)) if refused else len(part)
+    return [part[at : at + size] for at in range(0, len(part), size)]
+
+
+def _blamed(event: Event, error: DataError) -> Event:
+    event.error = error
+    return event
+
+
+def _applied(events: Sequence[Event], dropped: int, dead: int, seconds: float) -> Applied:
+    times = [event.ts_ms for event in events if event.ts_ms and not event.snapshot]
+    return Applied(
+        rows=len(events),
+        bytes=sum(event.size for event in events),
+        seconds=seconds,
+        dead=dead,
+        dropped=dropped,
+        oldest_ms=min(times, default=0),
+        newest_ms=max(times, default=0),
+    )
+
+
+def _sum(one: Applied, other: Applied) -> Applied:
+    times = [applied.oldest_ms for applied in (one, other) if applied.oldest_ms]
+    return msgspec.structs.replace(
+        one,
+        rows=one.rows + other.rows,
+        bytes=one.bytes + other.bytes,
+        oldest_ms=min(times, default=0),
+        newest_ms=max(one.newest_ms, other.newest_ms),
+    )
+
+
+def _merged(partitions: Sequence[list[Event]]) -> list[Event]:
+    """Return all events; in source order where partitions write to the same table."""
+    filled = [events for events in partitions if events]
+    if len(filled) == 1:
+        return filled[0]
+    tables = [next((e.schema.table for e in events if e.schema), None) for events in filled]
+    if len(set(tables)) < len(tables):
+        return source_order(filled)
+    return [event for events in filled for event in events]

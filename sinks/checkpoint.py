@@ -1,0 +1,123 @@
+"""One partition on its way to the target: what was read, what is held, where the cursor goes.
+
+    log   ─────────┬───────────────┬──────────────┬──────────────▶
+                 cursor          held events     next to read
+                 (applied)       (read, not ≤ the cut)
+
+A record whose stamp is not newer than the newest one before it is a repetition that Kafka's older
+transaction protocol can produce, and is dropped and counted (R5). Snapshot rows are exempt and
+move nothing. Records of foreign producers carry no stamp and go by offset alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from cdc.errors import StateError
+from schemas.change import Stamp
+from sinks.decode import Event
+from sinks.target import Cursor, Span, TopicPartition
+
+__all__ = ["BEFORE_ALL", "Lane", "Limit"]
+
+Limit = tuple[int, int]
+"""(incarnation, commit), exclusive: what lies before it belongs to a cut."""
+
+BEFORE_ALL: Limit = (-1, -1)
+_SUSPICIOUS = 200_000
+"""So many repetitions in a row are no torn transaction: somebody moved the cursor or the source."""
+
+
+_OVERHEAD = 1200
+"""Bytes an event takes beside its payload: cells, message, lists (measured, 10 columns)."""
+
+
+def weight(event: Event) -> int:
+    """Return about how many bytes of memory `event` holds."""
+    return event.size + _OVERHEAD
+
+
+class Lane:
+    """One partition. `bytes` is what its held events weigh."""
+
+    def __init__(self, partition: TopicPartition, cursor: Cursor | None) -> None:
+        self.partition = partition
+        self.source = partition.topic.partition(".")[0]
+        self.cursor = cursor
+        self.next = 0 if cursor is None else cursor.offset
+        self.events: deque[Event] = deque()
+        self.bytes = 0
+        self.paused = False
+        self.dropped = 0
+        self._newest = None if cursor is None else cursor.stamp
+        self._furthest = BEFORE_ALL
+        self._taken = self._newest
+        self._in_a_row = 0
+
+    @property
+    def place(self) -> Limit:
+        """The newest transaction seen here: those before it are here completely."""
+        newest = self._newest
+        return BEFORE_ALL if newest is None else newest[:2]
+
+    def admit(self, event: Event) -> None:
+        """Hold `event`, or drop it as a repetition. Raises `errors.StateError`."""
+        stamp = event.stamp
+        if stamp is not None and not event.snapshot:
+            newest = self._newest
+            if newest is not None and stamp <= newest:
+                self._drop(stamp, newest)
+                return
+            self._newest = stamp
+            self._in_a_row = 0
+        if stamp is not None and stamp[:2] > self._furthest:
+            self._furthest = stamp[:2]
+        self.events.append(event)
+        self.bytes += weight(event)
+
+    def _drop(self, stamp: Stamp, newest: Stamp) -> None:
+        place = f"{self.partition.topic}[{self.partition.partition}] at offset {self.next - 1}"
+        if stamp.incarnation != newest.incarnation:
+            raise StateError(
+                f"{place}: the record is of incarnation {stamp.incarnation} of source "
+                f"{self.source}, the cursor of {newest.incarnation}",
+                hint="Somebody writes as an earlier life of the source. When its records are "
+                f"wanted: `cdc position adopt {self.source}`.",
+            )
+        self.dropped += 1
+        self._in_a_row += 1
+        if self._in_a_row >= _SUSPICIOUS:
+            raise StateError(
+                f"{place}: {self._in_a_row} records in a row were applied before",
+                hint="The source's position was set back, or the sink's offset without its "
+                "stamp. `cdc sink rewind` sets both.",
+            )
+
+    def take(self, limit: Limit) -> list[Event]:
+        """Remove and return what lies before `limit`, in order."""
+        events = self.events
+        if self._furthest < limit:
+            taken = list(events)
+            events.clear()
+            self.bytes = 0
+        else:
+            taken = []
+            while events and _is_before(events[0], limit):
+                taken.append(events.popleft())
+            self.bytes -= sum(weight(event) for event in taken)
+        stamps = (e.stamp for e in reversed(taken) if e.stamp is not None and not e.snapshot)
+        self._taken = next(stamps, self._taken)
+        return taken
+
+    def span(self) -> Span | None:
+        """Return how the cursor moves behind all that was taken, None when it stays."""
+        message = self.events[0].message if self.events else None
+        offset = self.next if message is None else int(message.offset() or 0)
+        start = self.cursor
+        if offset == (0 if start is None else start.offset):
+            return None
+        return Span(self.partition, start, Cursor(offset, self._taken))
+
+
+def _is_before(event: Event, limit: Limit) -> bool:
+    return event.stamp is None or event.stamp[:2] < limit

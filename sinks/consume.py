@@ -1,0 +1,161 @@
+"""Kafka → held events: one consumer over the data partitions and the positions topic.
+
+Only committed records are seen. How far a partition was read is its next offset; transaction
+markers move it too, without a record, and the end-of-partition event tells (librdkafka's own
+`position` would stay before them). An offset is never reset: a cursor below the log's start, or a
+topic made anew, is a stop.
+
+Back-pressure is not calling `fill`: the client then stops fetching at its own small queue. A
+partition is paused only when others must go on without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as Place
+
+from cdc.errors import TopicChanged
+from cdc.kafka import KafkaConfig, consumer_client, kafka_error
+from sinks.checkpoint import Lane
+from sinks.decode import SKIP, Event
+
+__all__ = ["Intake", "Reader", "consumer_settings"]
+
+_AT_ONCE = 10_000
+_LOST = frozenset(
+    {
+        KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - librdkafka's own codes begin so
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+        KafkaError.UNKNOWN_TOPIC_ID,
+    }
+)
+
+
+class Reader(Protocol):
+    """What turns a record into an event: `sinks.routes.Routes`."""
+
+    def read(self, message: Message, value: bytes) -> Event:
+        """Return what `message` does to the target."""
+        ...
+
+
+def consumer_settings(group: str) -> dict[str, str | float | bool]:
+    """Return what a sink's consumer adds: little held in the client, and no delay (R14)."""
+    return {
+        "group_id": group,
+        "queued_max_messages_kbytes": 8 * 1024,
+        "fetch_message_max_bytes": 2 * 1024 * 1024,
+        "fetch_max_bytes": 8 * 1024 * 1024,
+        "fetch_wait_max_ms": 100,
+        "fetch_queue_backoff_ms": 5,
+    }
+
+
+class Intake:
+    """The partitions a worker reads. Single-threaded."""
+
+    def __init__(self, kafka: KafkaConfig, group: str, reader: Reader) -> None:
+        self._consumer: Consumer = consumer_client(kafka, **consumer_settings(group))
+        self._reader = reader
+        self._others: dict[str, Callable[[Message], None]] = {}
+        self.lanes: dict[tuple[str, int], Lane] = {}
+
+    @property
+    def bytes(self) -> int:
+        """What all held events weigh."""
+        return sum(lane.bytes for lane in self.lanes.values())
+
+    def add(self, lanes: Iterable[Lane]) -> None:
+        """Begin to read partitions from their cursors."""
+        places = []
+        for lane in lanes:
+            topic, number = lane.partition.topic, lane.partition.partition
+            self.lanes[topic, number] = lane
+            offset = OFFSET_BEGINNING if lane.cursor is None else lane.cursor.offset
+            places.append(Place(topic, number, offset))
+        if places:
+            self._call(lambda: self._consumer.incremental_assign(places))
+
+    def add_other(self, topic: str, partitions: int, take: Callable[[Message], None]) -> None:
+        """Read another topic from its beginning and hand its records to `take`."""
+        self._others[topic] = take
+        places = [Place(topic, number, OFFSET_BEGINNING) for number in range(partitions)]
+        self._call(lambda: self._consumer.incremental_assign(places))
+
+    def fill(self, timeout: float) -> int:
+        """Wait up to `timeout` seconds for a record, take what there is, return how many."""
+        first = self._consumer.poll(timeout)
+        if first is None:
+            return 0
+        self._take(first)
+        messages = self._consumer.consume(_AT_ONCE, 0)
+        for message in messages:
+            self._take(message)
+        return 1 + len(messages)
+
+    def _take(self, message: Message) -> None:
+        failed = message.error()
+        if failed is not None:
+            self._meet(message, failed)
+            return
+        lane = self.lanes.get((message.topic(), message.partition()))  # type: ignore[arg-type]
+        if lane is None:
+            other = self._others.get(message.topic() or "")
+            if other is not None:
+                other(message)
+            return
+        lane.next = message.offset() + 1  # type: ignore[operator]
+        value = message.value()
+        if value is None:
+            return
+        event = self._reader.read(message, value)
+        if event.kind != SKIP:
+            lane.admit(event)
+
+    def _meet(self, message: Message, failed: KafkaError) -> None:
+        topic, number, offset = message.topic() or "", message.partition() or 0, message.offset()
+        lane = self.lanes.get((topic, number))
+        if failed.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+            if lane is not None:
+                lane.next = max(lane.next, offset or 0)
+        elif failed.code() in _LOST:
+            raise TopicChanged(
+                f"{topic}[{number}] cannot be read on from its cursor: {failed.str()}",
+                hint="The topic was deleted, made anew, or its retention is shorter than the sink "
+                "was away. Decide where to go on with `cdc sink rewind`, and take a new snapshot.",
+            )
+        else:
+            raise kafka_error(failed, f"reading {topic}[{number}]")
+
+    def pause(self, lanes: Iterable[Lane]) -> None:
+        """Stop reading these until `resume`."""
+        wanted = [lane for lane in lanes if not lane.paused]
+        for lane in wanted:
+            lane.paused = True
+        places = [Place(lane.partition.topic, lane.partition.partition) for lane in wanted]
+        if places:
+            self._call(lambda: self._consumer.pause(places))
+
+    def resume(self) -> None:
+        """Read every paused partition again."""
+        wanted = [lane for lane in self.lanes.values() if lane.paused]
+        for lane in wanted:
+            lane.paused = False
+        places = [Place(lane.partition.topic, lane.partition.partition) for lane in wanted]
+        if places:
+            self._call(lambda: self._consumer.resume(places))
+
+    def close(self) -> None:
+        """Leave; nothing is committed to Kafka, the cursors are in the target."""
+        self._consumer.close()
+
+    def _call(self, method: Callable[[], object]) -> None:
+        try:
+            method()
+        except KafkaException as error:
+            raise kafka_error(error, "assigning partitions") from error

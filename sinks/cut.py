@@ -1,0 +1,121 @@
+"""Source-consistent cuts (R12): which held events may be applied together.
+
+    1  P        the newest committed boundary of a source, from the positions topic
+    2  topics   listed after 1: whatever has records ≤ P exists by then
+    3  ends     high watermarks, open transactions included: everything ≤ P lies below them
+    4  read     committed records up to the ends, or in a partition to a newer transaction
+    5  cut      everything ≤ P, one target transaction; the rest is held
+
+Transaction markers reach partitions at different moments, so step 3 must not ask for the end of
+what is committed. When memory is full before step 4 is done, the cut is the newest transaction
+that every partition is known to hold completely: the one before the oldest last-seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import msgspec
+from confluent_kafka import Message
+
+from cdc.positions import decode_position
+from schemas.change import Stamp
+from sinks.checkpoint import BEFORE_ALL, Lane, Limit
+from sinks.target import TopicPartition
+
+__all__ = ["Cuts", "Goal"]
+
+_PATIENCE_S = 0.2
+EVERYTHING: Limit = (1 << 63, 0)
+
+
+class Goal(msgspec.Struct):
+    """What one source's next cut waits for: the boundary (exclusive) and the ends."""
+
+    limit: Limit
+    ends: dict[TopicPartition, int]
+    since: float
+
+    def is_met(self, lane: Lane) -> bool:
+        """Tell whether everything before the boundary is here."""
+        return lane.place >= self.limit or lane.next >= self.ends.get(lane.partition, 0)
+
+
+class Cuts:
+    """The boundaries of the sources and what is waited for. Does no I/O."""
+
+    def __init__(self) -> None:
+        self._boundaries: dict[str, Stamp] = {}
+        self._done: dict[str, Limit] = {}
+        self.goals: dict[str, Goal] = {}
+
+    def take_position(self, message: Message) -> None:
+        """Learn from a record of the positions topic. Raises `errors.StateError`."""
+        key, value = message.key(), message.value()
+        if not isinstance(key, bytes) or b"/" in key or not isinstance(value, bytes):
+            return
+        source = key.decode()
+        stored = decode_position(value, f"{message.topic()} key {source}")
+        if stored.boundary is not None:
+            self._boundaries[source] = stored.boundary
+
+    @property
+    def known(self) -> set[str]:
+        """The sources whose boundary is known."""
+        return set(self._boundaries)
+
+    def news(self) -> set[str]:
+        """Return the sources that have moved on and wait for nothing yet."""
+        return {
+            source
+            for source, boundary in self._boundaries.items()
+            if source not in self.goals and self._done.get(source) != _behind(boundary)
+        }
+
+    def aim(self, sources: Iterable[str], ends: dict[TopicPartition, int]) -> None:
+        """Make goals of the boundaries; `ends` were read after the boundaries."""
+        now = time.monotonic()
+        for source in sources:
+            self.goals[source] = Goal(_behind(self._boundaries[source]), ends, now)
+
+    def ready(self, lanes: Iterable[Lane], *, full: bool) -> dict[str, Limit]:
+        """Return source → limit of what may be applied now, for sources that have any.
+
+        `full` says that no more can be held. A source whose positions are unknown is foreign:
+        what carries no stamp goes by offset alone.
+        """
+        by_source: dict[str, list[Lane]] = {}
+        for lane in lanes:
+            by_source.setdefault(lane.source, []).append(lane)
+        out = {source: self._limit(source, mine, full=full) for source, mine in by_source.items()}
+        for source in self.goals.keys() - by_source.keys():
+            self._done[source] = self.goals.pop(source).limit
+        return out
+
+    def _limit(self, source: str, lanes: list[Lane], *, full: bool) -> Limit:
+        goal = self.goals.get(source)
+        if goal is None:
+            return BEFORE_ALL
+        behind = [lane for lane in lanes if not goal.is_met(lane)]
+        if not behind:
+            del self.goals[source]
+            self._done[source] = goal.limit
+            return goal.limit
+        if full or time.monotonic() - goal.since > _PATIENCE_S:
+            return min(goal.limit, *(lane.place for lane in behind))
+        return BEFORE_ALL
+
+    def blockers(self, lanes: Iterable[Lane]) -> list[Lane]:
+        """Return the partitions that hold back a cut the most: they must be read on."""
+        behind = [
+            lane
+            for lane in lanes
+            if lane.source in self.goals and not self.goals[lane.source].is_met(lane)
+        ]
+        oldest = min((lane.place for lane in behind), default=BEFORE_ALL)
+        return [lane for lane in behind if lane.place == oldest]
+
+
+def _behind(boundary: Stamp) -> Limit:
+    return (boundary.incarnation, boundary.commit + 1)

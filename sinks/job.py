@@ -1,0 +1,60 @@
+"""What a sink worker is made of, and where it says how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from cdc.connector import Context
+from cdc.errors import CdcError
+from cdc.kafka import KafkaConfig
+from cdc.worker import Control
+from sinks.applier import Applied
+from sinks.mapping import Selection
+from sinks.routes import Schemas
+from sinks.target import Target
+
+__all__ = ["SinkJob", "SinkReporter", "SinkStatus"]
+
+
+class SinkStatus(msgspec.Struct):
+    """What a sink says of itself; `waiting` names what is waited for (R10)."""
+
+    state: str = "starting"
+    waiting: str = ""
+    lag_rows: int | None = None
+    lag_seconds: float | None = None
+
+
+class SinkReporter(Protocol):
+    """Where a worker says how it stands; must not raise and must not wait."""
+
+    def applied(self, applied: Applied) -> None:
+        """Count one target transaction."""
+        ...
+
+    def beat(self, status: SinkStatus, error: CdcError | None) -> None:
+        """Tell the present state, about once a second, and at each change of it."""
+        ...
+
+
+class SinkJob(msgspec.Struct):
+    """What a worker is made of. `stop` turns true when the process is asked to end.
+
+    `back_off` gives the seconds to rest before attempt number n (cdc/retry.py). `buffer_bytes`
+    bounds what is held in memory between Kafka and the target.
+    """
+
+    context: Context
+    kafka: KafkaConfig
+    target: Callable[[], Target]
+    selection: Selection
+    schemas: Schemas
+    control: Control
+    reporter: SinkReporter
+    stop: Callable[[], bool]
+    back_off: Callable[[int], float]
+    workers: int = 1
+    buffer_bytes: int = 24 * 1024 * 1024

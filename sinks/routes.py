@@ -1,0 +1,64 @@
+"""From a record's topic and schema id to the decoder compiled for it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from confluent_kafka import Message
+
+from cdc.errors import DataError
+from schemas.avro import table_schema
+from schemas.table import TableSchema
+from schemas.wire import schema_id
+from sinks.decode import Decoder, Event, poison
+from sinks.mapping import MappedTable, Selection
+
+__all__ = ["Routes", "Schemas"]
+
+
+class Schemas(Protocol):
+    """Where writer schemas come from: `schemas.registry.Registry`."""
+
+    def get(self, schema_id: int) -> dict[str, Any]:
+        """Return the schema of an id. Raises `errors.DataError` when there is none."""
+        ...
+
+
+class Routes:
+    """Compiles a decoder at the first record of a schema; for one thread."""
+
+    def __init__(self, selection: Selection, schemas: Schemas) -> None:
+        self._selection = selection
+        self._schemas = schemas
+        self._decoders: dict[tuple[str, bytes], Decoder] = {}
+        self.tables: list[TableSchema] = []
+
+    def read(self, message: Message, value: bytes) -> Event:
+        """Return what `message` does. Raises `errors.ConfigError`, `errors.RegistryUnavailable`."""
+        topic = message.topic() or ""
+        decoder = self._decoders.get((topic, value[:5]))
+        if decoder is None:
+            try:
+                decoder = self._compile(topic, value)
+            except (DataError, ValueError, KeyError) as error:
+                wrong = error if isinstance(error, DataError) else _unreadable(error)
+                return poison(message, len(value), wrong)
+        return decoder.read(message, value)
+
+    def _compile(self, topic: str, value: bytes) -> Decoder:
+        envelope = self._schemas.get(schema_id(value))
+        table = self._selection.find(topic)
+        if table is None:
+            raise DataError(f"topic {topic} is not mapped")
+        decoder = Decoder(envelope, MappedTable.bind(table_schema(envelope), topic, table))
+        self._decoders[topic, value[:5]] = decoder
+        if decoder.schema not in self.tables:
+            self.tables.append(decoder.schema)
+        return decoder
+
+
+def _unreadable(error: Exception) -> DataError:
+    return DataError(
+        f"the record is no change envelope: {error!r}",
+        hint="Leave the topic out with `!topic` when it carries something else.",
+    )

@@ -1,0 +1,213 @@
+"""One life of a sink worker: from the cursors the target holds until stopped or an error.
+
+The loop's three stages are here: look (which topics, which boundary), cut, submit. At most one
+cut is with the target while the next is read; the cursors it will leave are the start of the next.
+A source transaction that does not fit into memory is not held: it goes to the target's staging
+piece by piece while it is read, and its cursors are known when it has ended (R14).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from cdc.kafka import topic_ids
+from cdc.positions import PositionsTopic
+from sinks.applier import Applied, Applier, Cut
+from sinks.checkpoint import Lane, Limit
+from sinks.consume import Intake
+from sinks.cut import Cuts
+from sinks.deadletter import DeadLetters
+from sinks.decode import Event
+from sinks.job import SinkJob
+from sinks.routes import Routes
+from sinks.target import Span, TopicPartition
+from sinks.topics import Topics
+
+__all__ = ["Session"]
+
+_WAIT_S = 0.1
+_LOOK_S = 1.0
+_IDLE_CURSOR_S = 10.0
+
+
+class Session:
+    """Owns the clients of one life; `close` lets go of all of them."""
+
+    def __init__(self, job: SinkJob) -> None:
+        self._job = job
+        self._target = job.target()
+        self._routes = Routes(job.selection, job.schemas)
+        self._topics = Topics(job.kafka, lambda name: job.selection.find(name) is not None)
+        self._intake = Intake(
+            job.kafka, f"{job.context.pipeline}.sink.{job.context.name}", self._routes
+        )
+        self._cuts = Cuts()
+        self._letters = DeadLetters(job.kafka, job.context)
+        self._applier = Applier(self._target, self._letters, lambda: self._routes.tables)
+        self._thread = ThreadPoolExecutor(1, "apply")
+        self._pending: Future[Applied] | None = None
+        self._ends: dict[TopicPartition, int] = {}
+        self._has_positions = False
+        self._looked = self._moved = 0.0
+        self._dropped = 0
+
+    def open(self) -> None:
+        """Connect to the target and begin to read at its cursors."""
+        self._target.open()
+        self._moved = time.monotonic()
+        self._look()
+
+    def close(self) -> None:
+        """Let go of everything; what was submitted ends first, one way or the other."""
+        self._thread.shutdown(wait=True)
+        self._intake.close()
+        self._letters.close()
+        self._target.close()
+
+    def step(self) -> None:
+        """Read what there is, and hand over what can be applied."""
+        self._intake.fill(_WAIT_S)
+        if self._cuts.news() or time.monotonic() - self._looked >= _LOOK_S:
+            self._look()
+        if self._pending is not None and self._pending.done():
+            self._settle()
+        full = self._intake.bytes >= self._job.buffer_bytes
+        taken = self._cut(full=full)
+        if taken:
+            self._intake.resume()
+        elif full:
+            self._make_room()
+
+    def drain(self) -> None:
+        """Wait for the cut that is with the target."""
+        self._settle()
+
+    # Look
+
+    def _look(self) -> None:
+        """Find new topics, then, for boundaries known before, how far to read (R12)."""
+        sources = self._cuts.news()
+        known = {partition.topic for partition in self._partitions()}
+        new = [name for name in self._topics.names() if name not in known]
+        if new:
+            self._begin(new)
+        if not self._has_positions:
+            self._begin_positions()
+        self._ends = self._topics.ends(self._partitions())
+        self._cuts.aim(sources, self._ends)
+        self._looked = time.monotonic()
+
+    def _begin(self, topics: Sequence[str]) -> None:
+        found = self._topics.describe(topics)
+        partitions = [partition for group in found.values() for partition in group]
+        self._settle()
+        cursors = self._target.cursors(partitions)
+        self._intake.add([Lane(partition, cursors[partition]) for partition in partitions])
+
+    def _begin_positions(self) -> None:
+        name = PositionsTopic(self._job.kafka, self._job.context.pipeline).name
+        found = topic_ids(self._job.kafka, [name])
+        if found:
+            self._intake.add_other(name, found[name][1], self._cuts.take_position)
+            self._has_positions = True
+
+    def _partitions(self) -> list[TopicPartition]:
+        return [lane.partition for lane in self._lanes]
+
+    @property
+    def _lanes(self) -> list[Lane]:
+        return list(self._intake.lanes.values())
+
+    # Cut and submit
+
+    def _cut(self, *, full: bool) -> bool:
+        """Submit what may be applied; tell whether there was anything."""
+        lanes = self._lanes
+        limits = self._cuts.ready(lanes, full=full)
+        partitions = [lane.take(limits[lane.source]) for lane in lanes]
+        filled = any(partitions)
+        if not filled and time.monotonic() - self._moved < _IDLE_CURSOR_S:
+            return False
+        spans = [span for lane in lanes if (span := lane.span()) is not None]
+        if spans:
+            self._settle()
+            cut = Cut(partitions, spans, self._newly_dropped())
+            self._pending = self._thread.submit(self._applier.apply, cut)
+            self._follow(spans)
+        return filled
+
+    def _follow(self, spans: Sequence[Span]) -> None:
+        self._moved = time.monotonic()
+        for span in spans:
+            place = (span.partition.topic, span.partition.partition)
+            self._intake.lanes[place].cursor = span.end
+
+    def _settle(self) -> None:
+        """Wait for the cut that is with the target, and report it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._job.reporter.applied(pending.result())
+
+    def _newly_dropped(self) -> int:
+        total = sum(lane.dropped for lane in self._lanes)
+        new, self._dropped = total - self._dropped, total
+        return new
+
+    # Memory
+
+    def _make_room(self) -> None:
+        """Stop reading all but what a cut waits for; stream what is larger than memory."""
+        lanes = self._lanes
+        blockers = self._cuts.blockers(lanes)
+        self._intake.pause(lane for lane in lanes if lane not in blockers)
+        if blockers and self._intake.bytes >= 2 * self._job.buffer_bytes:
+            incarnation, commit = blockers[0].place
+            self._stream(blockers[0].source, (incarnation, commit + 1))
+
+    def _stream(self, source: str, limit: Limit) -> None:
+        """Apply everything before `limit`, whose end is not read yet, in one transaction."""
+        self._settle()
+        lanes = [lane for lane in self._lanes if lane.source == source]
+        spans: list[Span] = []
+        applied = self._applier.stream(self._pieces(lanes, limit, spans), spans)
+        self._follow(spans)
+        self._job.reporter.applied(applied)
+        self._intake.resume()
+
+    def _pieces(
+        self, lanes: Sequence[Lane], limit: Limit, spans: list[Span]
+    ) -> Iterator[list[list[Event]]]:
+        """Yield events piece by piece; at the end `spans` is filled."""
+        goal = self._cuts.goals[lanes[0].source]
+        while True:
+            whole = all(lane.place >= limit or goal.is_met(lane) for lane in lanes)
+            yield [lane.take(limit) for lane in lanes]
+            if whole:
+                break
+            self._intake.fill(_WAIT_S)
+            if self._intake.bytes >= self._job.buffer_bytes:
+                self._intake.pause(lane for lane in lanes if lane.place >= limit)
+        spans.extend(span for lane in lanes if (span := lane.span()) is not None)
+
+    # Status
+
+    def lag_rows(self) -> int:
+        """Return how many records are in the topics and not yet in the target, about."""
+        lanes = self._lanes
+        ahead = sum(max(0, self._ends.get(lane.partition, 0) - lane.next) for lane in lanes)
+        return ahead + sum(len(lane.events) for lane in lanes)
+
+    def lag_seconds(self) -> float:
+        """Return the age of the oldest change that is read and not yet applied."""
+        heads = [lane.events[0].ts_ms for lane in self._lanes if lane.events]
+        oldest = min((head for head in heads if head), default=0)
+        return max(0.0, time.time() - oldest / 1000) if oldest else 0.0
+
+    def waiting(self) -> str:
+        """Name what is waited for before anything can be applied; empty when nothing is."""
+        if not self._intake.lanes:
+            return "a topic that matches `tables`"
+        unknown = {lane.source for lane in self._lanes if lane.events} - self._cuts.known
+        return f"the first position of {', '.join(sorted(unknown))}" if unknown else ""

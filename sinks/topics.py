@@ -1,0 +1,80 @@
+"""What the broker knows of the sink's topics: which there are, their ids, where they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import TopicPartition as Place
+from confluent_kafka.admin._listoffsets import OffsetSpec
+
+from cdc.errors import KafkaUnavailable
+from cdc.kafka import DEADLINE_S, KafkaConfig, admin_client, kafka_error
+from sinks.target import TopicPartition
+
+__all__ = ["Topics"]
+
+_T = TypeVar("_T")
+
+
+class Topics:
+    """Asks over one connection; every call has a deadline and raises as `kafka_error` maps."""
+
+    def __init__(self, kafka: KafkaConfig, wanted: Callable[[str], bool]) -> None:
+        self._admin = admin_client(kafka)
+        self._wanted = wanted
+
+    def names(self) -> list[str]:
+        """Return the wanted topics there are now."""
+        try:
+            found = self._admin.list_topics(timeout=DEADLINE_S).topics
+        except KafkaException as error:
+            raise kafka_error(error, "listing topics") from error
+        return sorted(name for name in found if self._wanted(name))
+
+    def describe(self, names: Iterable[str]) -> dict[str, list[TopicPartition]]:
+        """Return the partitions of `names` with the topics' ids (KIP-516)."""
+        wanted = list(names)
+        if not wanted:
+            return {}
+        asked = TopicCollection(wanted)
+        futures = self._admin.describe_topics(asked, request_timeout=DEADLINE_S)
+        out = {}
+        for name, future in futures.items():
+            topic = _settled(future, f"describing topic {name}")
+            if topic is not None:
+                identity = str(topic.topic_id)
+                count = len(topic.partitions)
+                out[name] = [TopicPartition(name, identity, n) for n in range(count)]
+        return out
+
+    def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the high watermarks: behind every record, those of open transactions too."""
+        asked = {Place(p.topic, p.partition): p for p in partitions}
+        if not asked:
+            return {}
+        futures = self._admin.list_offsets(
+            {place: OffsetSpec.latest() for place in asked},  # type: ignore[no-untyped-call]
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=DEADLINE_S,
+        )
+        out = {}
+        for place, future in futures.items():
+            found = _settled(future, f"reading the end of {place.topic}")
+            if found is not None:
+                out[asked[place]] = int(found.offset)
+        return out
+
+
+def _settled(future: Future[_T], doing: str) -> _T | None:
+    """Return the answer, None when the topic is gone."""
+    try:
+        return future.result(DEADLINE_S)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return None
+        raise kafka_error(error, doing) from error
+    except TimeoutError as error:
+        raise KafkaUnavailable(f"{doing}: no answer in {DEADLINE_S:.0f} s") from error

@@ -1,0 +1,144 @@
+"""A sink of a test's own: a worker in a thread, from the test's pipeline into an empty database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+
+from cdc.connector import Context
+from cdc.errors import CdcError
+from cdc.worker import Command
+from fix_pipeline import Pipeline, wait_until
+from sinks.applier import Applied
+from sinks.job import SinkJob, SinkStatus
+from sinks.mapping import Selection
+from sinks.targets.postgres import Config, create
+from sinks.worker import run_sink
+
+
+class Asked:
+    """Control requests, as a list."""
+
+    def __init__(self) -> None:
+        self.commands: list[Command] = []
+
+    def poll(self) -> Sequence[Command]:
+        asked, self.commands = self.commands, []
+        return asked
+
+
+class Told:
+    """What the worker reported."""
+
+    def __init__(self) -> None:
+        self.batches: list[Applied] = []
+        self.states: list[str] = []
+        self.errors: list[CdcError] = []
+        self.last = SinkStatus()
+
+    def applied(self, applied: Applied) -> None:
+        self.batches.append(applied)
+
+    def beat(self, status: SinkStatus, error: CdcError | None) -> None:
+        self.last = status
+        self.states.append(status.state)
+        if error is not None:
+            self.errors.append(error)
+
+    @property
+    def rows(self) -> int:
+        return sum(batch.rows for batch in self.batches)
+
+
+class Sink:
+    """One sink worker; `run` in a thread, or let a test call it."""
+
+    def __init__(self, pipeline: Pipeline, url: str, **options: Any) -> None:
+        self.pipeline = pipeline
+        self.url = url
+        tables = options.pop("tables", [f"{pipeline.source}.*"])
+        self.config = Config.model_validate({"url": url, "tables": tables, **options})
+        self.context = Context(pipeline.name, "mirror")
+        self.asked, self.told = Asked(), Told()
+        self.failed: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def job(self) -> SinkJob:
+        return SinkJob(
+            context=self.context,
+            kafka=self.pipeline.kafka,
+            target=lambda: create(self.context, self.config),
+            selection=Selection(self.config.tables),
+            schemas=self.pipeline.registry,
+            control=self.asked,
+            reporter=self.told,
+            stop=self._stop.is_set,
+            back_off=lambda _attempt: 0.05,
+            workers=self.config.workers,
+            buffer_bytes=self.config.buffer_bytes,
+        )
+
+    def start(self) -> Sink:
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def _run(self) -> None:
+        try:
+            run_sink(self.job())
+        except BaseException as error:  # noqa: BLE001 - the test looks at it
+            self.failed = error
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(30)
+            assert not self._thread.is_alive(), "the sink does not stop"
+
+    def query(self, text: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            return connection.execute(text).fetchall()
+
+    def wait_for(self, text: str, wanted: object, deadline_s: float = 30.0) -> None:
+        """Wait until the query returns `wanted`; a worker that failed says why."""
+
+        def arrived() -> bool:
+            if self.failed is not None:
+                raise AssertionError("the sink failed") from self.failed
+            try:
+                self.found: object = self.query(text)
+            except psycopg.errors.UndefinedTable:
+                return False
+            return self.found == wanted
+
+        try:
+            wait_until(arrived, text, deadline_s)
+        except AssertionError as error:
+            found = getattr(self, "found", None)
+            raise AssertionError(
+                f"{error}: {found!r}, not {wanted!r}; {self.told.last} {self.told.errors[-1:]}"
+            ) from self.failed
+
+    def wait_to_fail(self, deadline_s: float = 30.0) -> BaseException:
+        wait_until(lambda: self.failed, "the sink fails", deadline_s)
+        assert self.failed is not None
+        return self.failed
+
+
+@pytest.fixture
+def make_sink(pipeline: Pipeline, pg_database: str) -> Iterator[Callable[..., Sink]]:
+    made: list[Sink] = []
+
+    def make(**options: Any) -> Sink:
+        made.append(Sink(pipeline, pg_database, **options))
+        return made[-1]
+
+    yield make
+    for sink in made:
+        sink.stop()
