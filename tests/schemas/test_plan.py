@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fastavro import parse_schema, schemaless_reader
+from fastavro import parse_schema
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envelopes import cells_of, envelope_reader, read
 from schema_strategies import rows, tables
-from schemas.avro import envelope_schema, escape, key_schema, raw_schema
+from schemas.avro import escape, key_schema, raw_schema
 from schemas.change import ABSENT, Cell, Change, Op, Origin, Row, Rows
 from schemas.plan import Plan, Record, SourceName
 from schemas.table import Column, TableId, TableSchema, Type
@@ -64,41 +64,13 @@ def tuple_data(*cells: Cell) -> bytes:
 def value_of(table: TableSchema, record: Record) -> dict[str, Any]:
     assert record.value is not None
     assert schema_id(record.value) == VALUE_ID
-    schema = parse_schema(raw_schema(envelope_schema(table, TOPIC)))
-    return read(schema, record.value)
+    return read(envelope_reader(table), record.value)
 
 
 def key_of(table: TableSchema, record: Record) -> dict[str, Any]:
     assert record.key is not None
     assert schema_id(record.key) == KEY_ID
     return read(parse_schema(raw_schema(key_schema(table, TOPIC))), record.key)
-
-
-def read(schema: Any, framed: bytes) -> dict[str, Any]:
-    stream = io.BytesIO(framed[5:])
-    found: Any = schemaless_reader(stream, schema, None)
-    assert stream.read() == b""
-    return dict(found)
-
-
-def cells_of(table: TableSchema, envelope: dict[str, Any], side: str) -> Row | None:
-    """Rebuild the cells of a row from its envelope, as a sink does."""
-    row = envelope[side]
-    if row is None:
-        return None
-    absent = envelope[f"absent_{side}"] or []
-    exact = envelope[f"exact_{side}"] or {}
-    cells: list[Cell] = []
-    for column in table.columns:
-        value = row[escape(column.name)]
-        if column.name in absent:
-            cells.append(ABSENT)
-        elif column.name in exact:
-            cells.append(exact[column.name].encode())
-        else:
-            decode = LOGICAL[column.type.logical].decode(column.type)
-            cells.append(None if value is None else decode(value))
-    return cells
 
 
 def key_cells(table: TableSchema, row: Sequence[Cell]) -> list[Cell]:
