@@ -1,0 +1,151 @@
+"""What the catalogue says now: tables, columns, keys, types. Advisory for the stream (R11)."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from cdc.connections.postgres import Login, guard
+from cdc.decode.pgtypes import TYPE_ROWS, TypeRow, type_row
+from schemas.table import TableId
+
+__all__ = ["Catalog", "ColumnFacts", "Connection", "TableFacts", "selects"]
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+_TABLES = """
+SELECT c.oid::bigint, n.nspname, c.relname, c.relreplident::text, c.relkind::text,
+       greatest(c.reltuples, 0)::bigint,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+             WHERE i.indrelid = c.oid AND i.indisprimary
+             ORDER BY array_position(i.indkey::int2[], a.attnum)),
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+             WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid
+             ORDER BY array_position(i.indkey::int2[], a.attnum))
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE {which}
+"""
+
+_USER_TABLES = r"""
+c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%%' ORDER BY 2, 3
+"""
+
+_COLUMNS = """
+SELECT a.attname::text, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
+       NOT a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attgenerated::text
+FROM pg_catalog.pg_attribute a
+LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+
+class ColumnFacts(msgspec.Struct, frozen=True):
+    """One column now. `spelled` is its type as the server writes it, typmod and all.
+
+    `generated` is "" for a plain column, "s" for a stored and "v" for a virtual generated one.
+    """
+
+    name: str
+    oid: int
+    typmod: int
+    spelled: str
+    nullable: bool
+    default: str | None
+    generated: str
+
+
+class TableFacts(msgspec.Struct, frozen=True):
+    """One table now. `identity` is d, n, f or i; `estimate` is pg_class.reltuples.
+
+    `primary_key` and `identity_index` are column names in the index's order.
+    """
+
+    oid: int
+    table: TableId
+    identity: str
+    kind: str
+    estimate: int
+    primary_key: tuple[str, ...]
+    identity_index: tuple[str, ...]
+    columns: tuple[ColumnFacts, ...] = ()
+
+
+def selects(globs: list[str], table: TableId) -> bool:
+    """Tell whether `schema.table` matches a glob and none of those that begin with "!"."""
+    name = str(table)
+    wanted = any(fnmatchcase(name, glob) for glob in globs if not glob.startswith("!"))
+    return wanted and not any(fnmatchcase(name, g[1:]) for g in globs if g.startswith("!"))
+
+
+class Catalog:
+    """Reads the catalogue over one connection. Every method may raise `errors.Unavailable`."""
+
+    def __init__(self, connection: Connection, login: Login) -> None:
+        self.connection = connection
+        self._login = login
+        self._types: dict[int, TypeRow] = {}
+
+    def rows(
+        self, query: str | sql.Composed, arguments: tuple[object, ...] = ()
+    ) -> list[tuple[object, ...]]:
+        """Run `query` and return all its rows."""
+        with guard(self._login):
+            if isinstance(query, str):
+                query = sql.Composed([sql.SQL(query)])
+            return self.connection.execute(query, arguments or None).fetchall()
+
+    def execute(self, statement: str) -> None:
+        """Run a statement that returns nothing."""
+        with guard(self._login):
+            self.connection.execute(sql.SQL(statement))
+
+    def value(self, query: str, arguments: tuple[object, ...] = ()) -> object:
+        """Return the single value `query` gives, None when there is no row."""
+        rows = self.rows(query, arguments)
+        return rows[0][0] if rows else None
+
+    def tables(self, globs: list[str]) -> list[TableFacts]:
+        """Return the permanent tables `globs` select, roots for partitioned ones, by name."""
+        found = [_table(row) for row in self.rows(_TABLES.format(which=_USER_TABLES))]
+        return [facts for facts in found if selects(globs, facts.table)]
+
+    def facts(self, oid: int) -> TableFacts | None:
+        """Return a table with its columns, None when it is gone."""
+        rows = self.rows(_TABLES.format(which="c.oid = %s"), (oid,))
+        if not rows:
+            return None
+        columns = tuple(ColumnFacts(*row) for row in self.rows(_COLUMNS, (oid,)))  # type: ignore[arg-type]
+        return msgspec.structs.replace(_table(rows[0]), columns=columns)
+
+    def find(self, table: TableId) -> TableFacts | None:
+        """Return the table called so now, with its columns; None when there is none."""
+        which = "n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')"
+        rows = self.rows(_TABLES.format(which=which), (table.schema, table.name))
+        return self.facts(int(str(rows[0][0]))) if rows else None
+
+    def types(self, oids: set[int]) -> dict[int, TypeRow]:
+        """Return the types that are not built in, read anew when one of `oids` is unknown."""
+        if any(oid >= 16384 and oid not in self._types for oid in oids):
+            rows = (type_row(row) for row in self.rows(TYPE_ROWS))  # type: ignore[arg-type]
+            self._types.update({row.oid: row for row in rows})
+        return self._types
+
+
+def _table(row: tuple[object, ...]) -> TableFacts:
+    oid, schema, name, identity, kind, estimate, primary, index = row
+    fields = {
+        "oid": oid,
+        "table": TableId(str(schema), str(name)),
+        "identity": identity,
+        "kind": kind,
+        "estimate": estimate,
+        "primary_key": primary,
+        "identity_index": index,
+    }
+    return msgspec.convert(fields, TableFacts)

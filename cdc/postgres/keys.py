@@ -1,0 +1,88 @@
+"""The key cells of raw rows, and rows whose key changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from schemas.change import ABSENT, Change, Op, Row, Rows
+from schemas.forms import read_copy, read_pgoutput, split_tuple
+from schemas.table import TableSchema
+
+__all__ = ["keys_of", "line_key", "refill"]
+
+Reselect = Callable[[TableSchema, Sequence[str]], Row | None]
+"""Schema and new key → the row as it is now, None when it is gone."""
+
+
+def keys_of(rows: Rows) -> set[tuple[object, ...]]:
+    """Return every key, old or new, that a run of rows touched."""
+    indexes = rows.schema.key_indexes()
+    found: set[tuple[object, ...]] = set()
+    for item in rows.items:
+        if isinstance(item, Change):
+            sides = [side for side in (item.before, item.after) if side is not None]
+        else:
+            sides = _sides(item)
+        found.update(tuple(side[index] for index in indexes) for side in sides)
+    return found
+
+
+def _sides(item: bytes) -> list[Row]:
+    before, at = split_tuple(item, 2)
+    if at == len(item):
+        return [before]
+    return [before, split_tuple(item, at + 1)[0]]
+
+
+def line_key(line: bytes, indexes: Sequence[int]) -> tuple[object, ...]:
+    """Return the key cells of a COPY line."""
+    if b"\\" in line:
+        cells = read_copy(line).after or ()
+        return tuple(cells[index] for index in indexes)
+    fields = line.split(b"\t", max(indexes) + 1)
+    return tuple(fields[index] for index in indexes)
+
+
+def refill(rows: Rows, reselect: Reselect) -> list[Rows]:
+    """Return a run in which no update of a key leaves out an unchanged value (R6).
+
+    Under REPLICA IDENTITY DEFAULT and USING INDEX the log carries the old key alone; a consumer
+    that sees a delete and a create needs the whole new row, so it is read again by the new key.
+    A row that is gone by now stays as it came: what removed it follows.
+    """
+    schema, indexes = rows.schema, rows.schema.key_indexes()
+    out: list[Rows] = []
+    start = 0
+    for place, item in enumerate(rows.items):
+        change = _refilled(item, schema, indexes, reselect) if isinstance(item, bytes) else None
+        if change is not None:
+            _cut(rows, start, place, out)
+            ordinals = rows.ordinals[place : place + 1]
+            out.append(Rows(schema, "changes", rows.origin, [change], ordinals))
+            start = place + 1
+    _cut(rows, start, len(rows.items), out)
+    return out
+
+
+def _cut(rows: Rows, start: int, end: int, out: list[Rows]) -> None:
+    if start < end:
+        items = rows.items[start:end]
+        out.append(Rows(rows.schema, rows.form, rows.origin, items, rows.ordinals[start:end]))
+
+
+def _refilled(
+    item: bytes, schema: TableSchema, indexes: Sequence[int], reselect: Reselect
+) -> Change | None:
+    row = read_pgoutput(item)
+    if not row.only_key or row.op is not Op.UPDATE or row.after is None or row.before is None:
+        return None
+    if ABSENT not in row.after:
+        return None
+    key = [row.after[index] for index in indexes]
+    texts = [cell.decode() for cell in key if isinstance(cell, bytes)]
+    now = reselect(schema, texts) if len(texts) == len(key) and key else None
+    if now is None:
+        return None
+    after = [there if cell is ABSENT else cell for cell, there in zip(row.after, now, strict=True)]
+    before = [cell if i in indexes else ABSENT for i, cell in enumerate(row.before)]
+    return Change(Op.UPDATE, before, after)

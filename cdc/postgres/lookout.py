@@ -1,0 +1,102 @@
+"""Looks around every few seconds while the stream runs: new tables, the slot, the heartbeat."""
+
+from __future__ import annotations
+
+import time
+
+from cdc.errors import PreflightFailed
+from cdc.postgres import publication as publications
+from cdc.postgres.catalog import TableFacts
+from cdc.postgres.opening import Opening
+from cdc.postgres.relations import Relations, relation_of, shape_of
+from cdc.postgres.snapshots import Snapshots
+from cdc.postgres.transactions import PREFIX, Transactions
+from cdc.snapshot import Job
+from schemas.table import TableSchema
+
+__all__ = ["Lookout"]
+
+_LOOK_S = 3.0
+_STATE = """
+SELECT coalesce(max(pg_current_wal_lsn() - restart_lsn), 0)::bigint,
+       (pg_current_wal_lsn() - '0/0')::bigint
+FROM pg_catalog.pg_replication_slots WHERE slot_name = %s
+"""
+
+
+class Lookout:
+    """`retained` and `wal_lsn` are bytes kept by the slot and the end of the log.
+
+    `refused` says why a selected table is not captured; the others go on.
+    """
+
+    def __init__(self, opening: Opening, relations: Relations, snapshots: Snapshots) -> None:
+        self._opening = opening
+        self._relations = relations
+        self._snapshots = snapshots
+        self._looked = time.monotonic()
+        self._beaten = time.monotonic()
+        self.retained = 0
+        self.wal_lsn = 0
+        self.refused = ""
+
+    def first_tables(self) -> list[TableSchema]:
+        """Take every selected table as known, to be read when the configuration says so."""
+        found = [self._enter(facts, settle=False) for facts in self._opening.selected()]
+        return [schema for schema in found if schema is not None]
+
+    def _enter(self, facts: TableFacts, *, settle: bool) -> TableSchema | None:
+        full = self._opening.catalog.facts(facts.oid)
+        if full is None:
+            return None
+        known = self._relations.shapes.get(facts.table)
+        generated = "s" if self._relations.generated else ""
+        relation = relation_of(full, generated=generated)
+        schema = self._relations.describe(relation)
+        if known is None:
+            self._relations.remember(facts.table, shape_of(relation, schema.key))
+        if self._opening.settings.snapshot != "never":
+            attempt = 0 if known is None else 1
+            self._snapshots.add(Job(facts.table, settle=settle, attempt=attempt), full)
+        return schema
+
+    def look(self, transactions: Transactions) -> None:
+        """Look around when it is time. Raises `errors.Unavailable`."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S or not transactions.between:
+            return
+        self._looked = now
+        self._new_tables()
+        self._slot()
+        beat = self._opening.settings.heartbeat
+        if beat and now - self._beaten >= beat:
+            self._beaten = now
+            query = "SELECT pg_logical_emit_message(false, %s, '{}')"
+            self._opening.catalog.rows(query, (PREFIX,))
+
+    def _new_tables(self) -> None:
+        """Publish and read tables that match since; a refused one does not stop the others."""
+        opening = self._opening
+        missing = publications.unpublished(opening.catalog, opening.publication, opening.selected())
+        self.refused = ""
+        for facts in missing:
+            try:
+                opening.publications = publications.ensure(
+                    opening.catalog, opening.publication, [facts]
+                )
+            except PreflightFailed as error:
+                self.refused = f"{facts.table} is not captured: {error}"
+                continue
+            self._enter(facts, settle=True)
+
+    def _slot(self) -> None:
+        rows = self._opening.catalog.rows(_STATE, (self._opening.settings.slot,))
+        self.retained, self.wal_lsn = int(str(rows[0][0])), int(str(rows[0][1]))
+
+    def backfill(self, name: str, where: str) -> None:
+        """Read the table called `name` again, or the rows of it that `where` selects."""
+        found = [facts for facts in self._opening.selected() if str(facts.table) == name]
+        if not found:
+            self.refused = f"backfill: {name} is no table of this source"
+            return
+        self._snapshots.add(Job(found[0].table, where=where, attempt=1), found[0])

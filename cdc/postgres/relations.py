@@ -1,0 +1,163 @@
+"""The shape of every table at the stream's place in the log, and what changed since last time.
+
+A row is decoded with the Relation in force at its position: names, order, types, identity. What
+pgoutput does not say (nullability, defaults, the primary key under FULL, an enum's labels) comes
+from the catalogue as it is now and can never fail a row (R11).
+
+What a table looked like last is kept as progress under "table/<name>", so that a change made
+while nobody watched is noticed at the first row after it: ADD COLUMN with a default and a
+rewrite send no row events (measured), so an added column or a changed type asks for a backfill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from cdc.decode.pgoutput import Relation, RelationColumn
+from cdc.decode.pgtypes import TypeRow, column_type
+from cdc.postgres.catalog import ColumnFacts, TableFacts
+from cdc.source import Progress
+from schemas.table import Column, TableId, TableSchema
+
+__all__ = ["Facts", "Relations", "Shape", "Turn", "relation_of", "shape_of"]
+
+
+class Facts(Protocol):
+    """What `Relations` asks the catalogue."""
+
+    def facts(self, oid: int) -> TableFacts | None:
+        """Return a table with its columns, None when it is gone."""
+        ...
+
+    def types(self, oids: set[int]) -> Mapping[int, TypeRow]:
+        """Return the rows of types that are not built in."""
+        ...
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """A table as last seen: its oid, its columns as (name, type oid, typmod), its key."""
+
+    oid: int
+    columns: tuple[tuple[str, int, int], ...]
+    key: tuple[str, ...] = ()
+
+    def progress(self, table: TableId) -> Progress:
+        """Return this shape as what is stored for `table`."""
+        name = [table.schema, table.name]
+        return Progress(
+            f"table/{table}", {"version": 1, "table": name, **msgspec.to_builtins(self)}
+        )
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What a new Relation means for a table.
+
+    `changed`: it looks different from last time. `grown`: it has a column or type it did not have,
+    so rows that were never sent again lack it. `recreated`: it is another table of that name.
+    """
+
+    table: TableId
+    changed: bool = False
+    grown: bool = False
+    recreated: bool = False
+
+
+def shape_of(relation: Relation, key: Sequence[str]) -> Shape:
+    """Return the shape to remember of `relation`."""
+    columns = tuple((c.name, c.oid, c.typmod) for c in relation.columns)
+    return Shape(relation.oid, columns, tuple(key))
+
+
+def relation_of(facts: TableFacts, *, generated: str) -> Relation:
+    """Return the Relation a table would be sent with now.
+
+    `generated` holds the kinds of generated columns that are published: "s" or nothing.
+    """
+    flagged = facts.identity_index if facts.identity == "i" else facts.primary_key
+    columns = tuple(
+        RelationColumn(c.name, c.oid, c.typmod, facts.identity == "f" or c.name in flagged)
+        for c in facts.columns
+        if not c.generated or c.generated in generated
+    )
+    return Relation(facts.oid, facts.table, facts.identity, columns)
+
+
+class Relations:
+    """The relations in force, by oid, and the shapes remembered, by table."""
+
+    def __init__(
+        self, facts: Facts, keys: Mapping[str, Sequence[str]], stored: Iterable[Progress] = ()
+    ) -> None:
+        self._facts = facts
+        self._keys = keys
+        self._schemas: dict[int, TableSchema] = {}
+        self.shapes: dict[TableId, Shape] = {}
+        self.progress: list[Progress] = []
+        self.generated = False
+        for progress in stored:
+            self._restore(progress)
+
+    def _restore(self, progress: Progress) -> None:
+        if progress.key.startswith("table/") and progress.value is not None:
+            schema, name = progress.value["table"]
+            self.shapes[TableId(schema, name)] = msgspec.convert(progress.value, Shape)
+
+    def schema(self, oid: int) -> TableSchema | None:
+        """Return the schema in force for a relation id, None before its first Relation."""
+        return self._schemas.get(oid)
+
+    def describe(self, relation: Relation) -> TableSchema:
+        """Return the schema `relation` stands for, without putting it in force."""
+        facts = self._facts.facts(relation.oid)
+        types = self._facts.types({column.oid for column in relation.columns})
+        now = {column.name: column for column in facts.columns} if facts else {}
+        columns = tuple(_column(column, now.get(column.name), types) for column in relation.columns)
+        key = self._key(relation, facts)
+        return TableSchema(relation.table, columns, key)
+
+    def take(self, relation: Relation) -> Turn:
+        """Put `relation` in force and tell what it means compared with the shape remembered."""
+        schema = self.describe(relation)
+        self._schemas[relation.oid] = schema
+        before, shape = self.shapes.get(relation.table), shape_of(relation, schema.key)
+        if before != shape:
+            self.remember(relation.table, shape)
+        if before is None or before == shape:
+            return Turn(relation.table)
+        recreated = before.oid != shape.oid
+        grown = not set(shape.columns) <= set(before.columns)
+        return Turn(relation.table, changed=True, grown=grown or recreated, recreated=recreated)
+
+    def remember(self, table: TableId, shape: Shape) -> None:
+        """Keep `shape` as what `table` looked like last; it commits with the next batch."""
+        self.shapes[table] = shape
+        self.progress.append(shape.progress(table))
+
+    def _key(self, relation: Relation, facts: TableFacts | None) -> tuple[str, ...]:
+        """Return the key in column order, whichever order its index has, so that it is stable."""
+        names = [column.name for column in relation.columns]
+        wanted = self._keys.get(str(relation.table))
+        if wanted is None and relation.identity in "di":
+            return tuple(column.name for column in relation.columns if column.identity)
+        if wanted is None:
+            known = self.shapes.get(relation.table)
+            wanted = facts.primary_key if facts else known.key if known else ()
+        if not set(wanted) <= set(names):
+            return ()
+        return tuple(name for name in names if name in wanted)
+
+
+def _column(
+    column: RelationColumn, now: ColumnFacts | None, types: Mapping[int, TypeRow]
+) -> Column:
+    same = now is not None and (now.oid, now.typmod) == (column.oid, column.typmod)
+    spelled = now.spelled if now is not None and same and column.oid >= 16384 else ""
+    kind = column_type(column.oid, column.typmod, types, spelled)
+    if now is None:
+        return Column(column.name, kind)
+    return Column(
+        column.name, kind, nullable=now.nullable, default=now.default, generated=bool(now.generated)
+    )

@@ -1,0 +1,275 @@
+"""Snapshots of Postgres tables: chunks read beside the stream, let out at their marks.
+
+`step` is called between two pieces of the stream; it does one thing at a time: wait until a
+table may be read, read a chunk and write its mark, or hand out a piece of a table without a key.
+As `Events` it hears what the stream delivers. Why it is right is said in `cdc/snapshot.py`.
+
+A table without a usable key cannot be read in chunks. It is read whole in one snapshot S while
+the stream stands still; before its first row a truncation leaves, so that an attempt cut short
+leaves nothing behind; of what the stream delivers later, transactions that S saw are left out.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from cdc.postgres.catalog import Catalog, TableFacts
+from cdc.postgres.chunks import Chunk, ChunkReader, Limits, Slice, TableLocked
+from cdc.postgres.keys import keys_of, line_key, refill
+from cdc.postgres.position import Position
+from cdc.postgres.relations import Relations, Turn, relation_of
+from cdc.postgres.transactions import PREFIX
+from cdc.postgres.whole import WholeTables
+from cdc.snapshot import Job, Jobs, Touched, mark_of
+from cdc.source import Progress
+from schemas.change import Origin, Row, Rows
+from schemas.forms import read_copy
+from schemas.table import TableId, TableSchema
+
+__all__ = ["Snapshots"]
+
+_AGAIN_S = 0.02
+_LOCKED_S = 1.0
+
+_WRITERS = """
+SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l
+WHERE l.granted AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'AccessExclusiveLock')
+AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.relation IN (
+    SELECT %s::oid UNION ALL SELECT relid FROM pg_partition_tree(%s::oid::regclass))
+"""
+
+
+class _Flight(msgspec.Struct):
+    """A chunk that has been read and waits for its mark."""
+
+    job: Job
+    mark: str
+    chunk: Chunk
+    what: Slice
+    oid: int
+    spoiled: bool = False
+
+
+class Snapshots:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        relations: Relations,
+        reader: ChunkReader,
+        limits: Limits,
+        stored: Sequence[Progress],
+    ) -> None:
+        self.jobs = Jobs(stored)
+        self.waiting = ""
+        self.backfills = True
+        self.owner = ""
+        self._catalog = catalog
+        self._relations = relations
+        self._reader = reader
+        self._limits = limits
+        self._touched = Touched()
+        self._flight: _Flight | None = None
+        self._later = 0.0
+        self._writers: dict[TableId, set[object]] = {}
+        self._whole = WholeTables(reader, limits, self.jobs, stored)
+        for job in self.jobs:
+            self._touched.watch(job.table)
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the stream has to stand still."""
+        return self._whole.running
+
+    def add(self, job: Job, facts: TableFacts) -> None:
+        """Read a table from its beginning."""
+        job.estimate = 0 if job.where else facts.estimate
+        self._touched.watch(job.table)
+        self._writers.pop(job.table, None)
+        self.jobs.add(job)
+
+    def step(self, position: Position) -> Sequence[Rows]:
+        """Do the next thing, if there is one; return rows that need no mark.
+
+        Raises `errors.SourceUnavailable`, `errors.PreflightFailed`.
+        """
+        self._whole.passed(position.confirmed_lsn)
+        if self._whole.running:
+            return self._whole.piece()
+        if self._touched.crowded():
+            self._touched.unseen(self._reader.snapshot().sees)
+        if self._flight is not None or not self.jobs or time.monotonic() < self._later:
+            return ()
+        job = next(iter(self.jobs))
+        facts = self._catalog.find(job.table)
+        if facts is None:
+            self._finish(job)
+            return ()
+        return self._begin(job, facts, position)
+
+    def _begin(self, job: Job, facts: TableFacts, position: Position) -> Sequence[Rows]:
+        what = slice_of(self._relations, facts, job.where)
+        if not self._may_read(job, facts, whole=not what.key):
+            self._later = time.monotonic() + _AGAIN_S
+            return ()
+        self.waiting = ""
+        try:
+            if what.key:
+                self._read(job, what, facts.oid)
+                return ()
+            self._touched.unwatch(job.table)
+            return self._whole.begin(job, what, position)
+        except TableLocked as error:
+            self.waiting = str(error)
+            self._later = time.monotonic() + _LOCKED_S
+            return ()
+
+    def _may_read(self, job: Job, facts: TableFacts, *, whole: bool) -> bool:
+        """Tell whether all that was delivered unremembered, or is never delivered, is visible."""
+        visible = self._reader.snapshot().sees
+        settled = self._touched.settled(job.table, visible)
+        if whole:
+            settled = self._touched.unseen(visible) == 0
+        if not settled:
+            self.waiting = f"waiting for delivered transactions to be visible, to read {job.table}"
+            return False
+        return not job.settle or self._no_writers(job, facts)
+
+    def _no_writers(self, job: Job, facts: TableFacts) -> bool:
+        """Tell whether those have ended that wrote to the table before it was published.
+
+        What they wrote then is decoded as unpublished, and a chunk would not see it either.
+        """
+        now = {row[0] for row in self._catalog.rows(_WRITERS, (facts.oid, facts.oid))}
+        left = self._writers.setdefault(job.table, now) & now
+        self._writers[job.table] = left
+        if left:
+            names = ", ".join(map(str, sorted(map(str, left))))
+            self.waiting = f"waiting for transactions {names} to end, to read {job.table}"
+            return False
+        job.settle = False
+        return True
+
+    def _read(self, job: Job, what: Slice, oid: int) -> None:
+        chunk = self._reader.read(what, job.after, self._limits)
+        mark = secrets.token_hex(8)
+        self._flight = _Flight(job, mark, chunk, what, oid)
+        content = msgspec.json.encode({"source": self.owner, "chunk": mark}).decode()
+        query = "SELECT pg_logical_emit_message(true, %s, %s)"
+        self._catalog.rows(query, (PREFIX, content))
+
+    def _finish(self, job: Job) -> None:
+        self.jobs.finish(job)
+        self._touched.unwatch(job.table)
+        if not self.jobs:
+            self._reader.close()
+
+    def turned(self, turn: Turn) -> None:
+        """Begin a table anew that was recreated or has grown; spoil a chunk of the old shape."""
+        if not turn.changed:
+            return
+        if self._flight is not None and self._flight.job.table == turn.table:
+            self._flight.spoiled = True
+        facts = self._catalog.find(turn.table)
+        if turn.grown and self.backfills and facts is not None:
+            self.add(Job(turn.table, attempt=1), facts)
+
+    def passing(self, rows: Rows, xid: int) -> Sequence[Rows]:
+        """Remember what a run touches; leave out what a whole table's snapshot held."""
+        table = rows.schema.table
+        if self._whole.held(table, xid):
+            return ()
+        if self._touched.watches(table):
+            if rows.items[0] == b"T":
+                self._touched.touch_all(table, xid)
+                self._spoil(table)
+            elif rows.schema.key:
+                self._touched.touch(table, keys_of(rows), xid)
+        return (rows,)
+
+    def _spoil(self, table: TableId) -> None:
+        if self._flight is not None and self._flight.job.table == table:
+            self._flight.spoiled = True
+
+    def rekeyed(self, rows: Rows) -> Sequence[Rows]:
+        """Fill in unchanged values of rows whose key changed."""
+        return refill(rows, self._reselect)
+
+    def _reselect(self, schema: TableSchema, key: Sequence[str]) -> Row | None:
+        facts = self._catalog.find(schema.table)
+        if facts is None or {c.name for c in schema.columns} - {c.name for c in facts.columns}:
+            return None
+        lines = self._reader.rows_of(_keyed(schema, facts), key)
+        return read_copy(lines[0]).after if lines else None
+
+    def marked(self, content: bytes, commit: Origin) -> Sequence[Rows]:
+        """Let out the chunk whose mark this is."""
+        mark, flight = mark_of(content), self._flight
+        if flight is None or mark is None or mark["chunk"] != flight.mark:
+            return ()
+        self._flight = None
+        job, visible = flight.job, flight.chunk.snapshot.sees
+        stale = self._touched.stale(job.table, visible)
+        self._touched.forget(visible)
+        if stale is None or flight.spoiled or self.jobs.get(job.table) is not job:
+            return ()
+        lines = flight.chunk.lines
+        if stale:
+            indexes = flight.what.schema.key_indexes()
+            lines = [line for line in lines if line_key(line, indexes) not in stale]
+        self._advance(job, flight.chunk)
+        return self._leaving(flight, lines, commit)
+
+    def _advance(self, job: Job, chunk: Chunk) -> None:
+        job.after = chunk.after
+        job.done += len(chunk.lines)
+        if chunk.last:
+            self._finish(job)
+        else:
+            self.jobs.moved(job)
+
+    def _leaving(self, flight: _Flight, lines: list[bytes], commit: Origin) -> list[Rows]:
+        """Return a chunk's rows; before those of a table made anew, its truncation (R11)."""
+        schema = flight.what.schema
+        origin = Origin(commit.incarnation, commit.commit, commit.commit_us, snapshot=True)
+        rows: list[Rows] = []
+        shape = self._relations.shapes.get(schema.table)
+        if shape is not None and shape.oid != flight.oid:
+            rows.append(Rows(schema, "pgoutput", origin, [b"T"], (0,)))
+            self._relations.remember(schema.table, msgspec.structs.replace(shape, oid=flight.oid))
+        if lines:
+            rows.append(Rows(schema, "copy", origin, lines, range(1, len(lines) + 1)))
+        return rows
+
+    def committed(self, xid: int) -> None:
+        """A transaction was delivered."""
+        self._touched.delivered(xid)
+
+    def close(self) -> None:
+        """Let go of the reader's connection."""
+        self._whole.close()
+        self._reader.close()
+
+
+def slice_of(relations: Relations, facts: TableFacts, where: str) -> Slice:
+    """Return what to read of a table as it is now; without `key` when none is usable in order."""
+    relation = relation_of(facts, generated="s" if relations.generated else "")
+    schema = relations.describe(relation)
+    order: tuple[str, ...] = ()
+    for candidate in (facts.primary_key, facts.identity_index):
+        if candidate and set(candidate) == set(schema.key):
+            order = candidate
+    spelled = {column.name: column.spelled for column in facts.columns}
+    types = tuple(spelled[name] for name in order)
+    return Slice(schema, order, types, only=facts.kind == "r", where=where)
+
+
+def _keyed(schema: TableSchema, facts: TableFacts) -> Slice:
+    spelled = {column.name: column.spelled for column in facts.columns}
+    types = tuple(spelled[name] for name in schema.key)
+    return Slice(schema, schema.key, types, only=facts.kind == "r")

@@ -1,0 +1,3 @@
+"""Source connectors: one module and one page per system."""
+
+__all__: list[str] = []
