@@ -93,6 +93,10 @@ class Target(Protocol):
         """Return what is stored for `partitions`; None where nothing was ever applied."""
         ...
 
+    def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
+        """Put cursors where an operator wants them, whatever they were; None forgets one."""
+        ...
+
     def prepare(self, schema: TableSchema) -> None:
         """Create the table or add its columns by policy. Raises `errors.SchemaIncompatible`."""
         ...

@@ -122,6 +122,16 @@ class TargetContract:
         assert target.cursors([PLACE, second]) == {PLACE: _cursor(3), second: _cursor(5)}
         assert system.rows(ITEMS.table) == []
 
+    def test_an_operator_may_put_a_cursor_anywhere(self, target: Target) -> None:
+        """Rewinding moves the cursor alone, forgetting it begins anew."""
+        target.apply([], [span(None, 7)])
+        target.place({PLACE: Cursor(3, None)})
+        assert target.cursors([PLACE]) == {PLACE: Cursor(3, None)}
+        with pytest.raises(CursorMoved):
+            target.apply([], [span(7, 8)])
+        target.place({PLACE: None})
+        assert target.cursors([PLACE]) == {PLACE: None}
+
     def test_a_known_key_is_updated_and_a_gone_one_deleted(
         self, target: Target, system: TargetSystem
     ) -> None:

@@ -52,11 +52,17 @@ class Topics:
 
     def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the high watermarks: behind every record, those of open transactions too."""
+        return self.offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+    def offsets(
+        self, partitions: Iterable[TopicPartition], spec: OffsetSpec
+    ) -> dict[TopicPartition, int]:
+        """Return the offset `spec` means in each partition; -1 for a time nothing is newer than."""
         asked = {Place(p.topic, p.partition): p for p in partitions}
         if not asked:
             return {}
         futures = self._admin.list_offsets(
-            {place: OffsetSpec.latest() for place in asked},  # type: ignore[no-untyped-call]
+            dict.fromkeys(asked, spec),
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=DEADLINE_S,
         )

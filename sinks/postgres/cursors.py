@@ -131,15 +131,17 @@ class CursorTable:
         query = sql.SQL("DELETE FROM {} WHERE pipeline = %s AND sink = %s").format(self._name)
         return connection.execute(query, self._owner).rowcount
 
-    def place(self, connection: Connection, cursors: Mapping[TopicPartition, Cursor]) -> None:
-        """Put cursors where an operator wants them, whatever they were (`cdc sink rewind`)."""
-        spans = [Span(partition, None, cursor) for partition, cursor in cursors.items()]
-        topics = [span.partition.topic for span in spans]
-        partitions = [span.partition.partition for span in spans]
+    def place(
+        self, connection: Connection, cursors: Mapping[TopicPartition, Cursor | None]
+    ) -> None:
+        """Put cursors where an operator wants them, whatever they were; None forgets one."""
         query = sql.SQL(
             "DELETE FROM {} c USING unnest(%s::text[], %s::int[]) v (topic, partition) WHERE "
             "c.pipeline = %s AND c.sink = %s AND c.topic = v.topic AND c.partition = v.partition"
         ).format(self._name)
+        topics = [partition.topic for partition in cursors]
+        partitions = [partition.partition for partition in cursors]
+        spans = [Span(p, None, cursor) for p, cursor in cursors.items() if cursor is not None]
         with connection.transaction():
             connection.execute(query, (topics, partitions, *self._owner))
             self.advance(connection, spans)

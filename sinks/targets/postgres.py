@@ -116,6 +116,11 @@ class PostgresTarget:
         with self._named_errors():
             return self._cursors.read(self._live(), partitions)
 
+    def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
+        """Put cursors where an operator wants them; rows stay as they are."""
+        with self._named_errors():
+            self._cursors.place(self._live(), cursors)
+
     def prepare(self, schema: TableSchema) -> None:
         """Make or complete the table by policy, and its staging."""
         if schema in self._tables:
