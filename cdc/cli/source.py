@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -11,20 +10,15 @@ import typer
 from pydantic import SecretStr
 
 from cdc.cli.shared import DEFAULT_FILE, ConfigFile, pipeline_of
-from cdc.compacted import ensure_internal
+from cdc.cli.work import Workshop, workshop
 from cdc.config import Pipeline, SourceOptions, Unit
-from cdc.control import ControlReader
-from cdc.errors import CdcError, Fenced
-from cdc.kafka import KafkaConfig
-from cdc.metrics import Metrics
-from cdc.process import configure_logs, served, stop_on_signals
+from cdc.errors import Fenced
 from cdc.publish import Publisher
 from cdc.report import SourceReport
-from cdc.retry import back_off, until_it_answers
-from cdc.status import StatusReader, StatusWriter
+from cdc.retry import back_off
+from cdc.status import StatusReader
 from cdc.worker import SourceJob, run_source
 from schemas.plan import SourceName
-from schemas.registry import Registry
 
 __all__ = ["source"]
 
@@ -44,49 +38,15 @@ def source(
     """
     pipeline = pipeline_of(config)
     unit = pipeline.unit(f"source/{name}")
-    configure_logs(pipeline.logs, pipeline.name, unit.address)
-    stop = stop_on_signals()
-    metrics = Metrics(pipeline.name, unit.address)
-    status = StatusWriter(pipeline.kafka, pipeline.name, unit.address)
-    report = SourceReport(metrics, status)
-    with served(pipeline.metrics, metrics.page, report.health) as endpoint:
-        report.endpoint = endpoint.address if endpoint is not None else ""
-        try:
-            _work(pipeline, unit, report, stop, take_over=take_over)
-        except CdcError as error:
-            report.end("failed", error)
-            raise
-        report.end("stopped")
+    with workshop(pipeline, unit, SourceReport) as (shop, report):
+        if not take_over:
+            shop.wait_for(lambda: refuse_live(pipeline, unit))
+        run_source(_job(shop, report))
 
 
-def _work(
-    pipeline: Pipeline,
-    unit: Unit,
-    report: SourceReport,
-    stop: Callable[[], bool],
-    *,
-    take_over: bool,
-) -> None:
-    def waiting(error: CdcError) -> None:
-        report.stand("waiting", error)
-
-    kafka, name = pipeline.kafka, pipeline.name
-    until_it_answers(lambda: ensure_internal(kafka, name), stop, waiting)
-    if not take_over:
-        until_it_answers(lambda: _refuse_live(kafka, name, unit), stop, waiting)
-    control = ControlReader(kafka, name, unit.address)
-    registry = Registry(kafka.registry)
-    try:
-        until_it_answers(control.open, stop, waiting)
-        run_source(_job(pipeline, unit, (registry, control, report), stop))
-    finally:
-        control.close()
-        registry.close()
-
-
-def _refuse_live(kafka: KafkaConfig, pipeline: str, unit: Unit) -> None:
+def refuse_live(pipeline: Pipeline, unit: Unit) -> None:
     """Raise `errors.Fenced` when somebody else is at work."""
-    reader = StatusReader(kafka, pipeline)
+    reader = StatusReader(pipeline.kafka, pipeline.name)
     try:
         owner = reader.live_owner(unit.address)
     finally:
@@ -98,28 +58,22 @@ def _refuse_live(kafka: KafkaConfig, pipeline: str, unit: Unit) -> None:
         )
 
 
-def _job(
-    pipeline: Pipeline,
-    unit: Unit,
-    parts: tuple[Registry, ControlReader, SourceReport],
-    stop: Callable[[], bool],
-) -> SourceJob:
-    registry, control, report = parts
+def _job(shop: Workshop, report: SourceReport) -> SourceJob:
+    unit, kafka, registry = shop.unit, shop.pipeline.kafka, shop.registry
     options = unit.options
     if not isinstance(options, SourceOptions):
         raise TypeError(f"{unit.address} is no source")
     block = SourceName(
         version("tailrace"), unit.connector.name, unit.context.name, _database(unit.config)
     )
+    written = (options.publish, options.columns)
     create = unit.connector.offer("create")
     return SourceJob(
         source=lambda: create(unit.context, unit.config),
-        publisher=lambda: Publisher(
-            unit.context, pipeline.kafka, registry, block, (options.publish, options.columns)
-        ),
-        control=control,
+        publisher=lambda: Publisher(unit.context, kafka, registry, block, written),
+        control=shop.control,
         reporter=report,
-        stop=stop,
+        stop=shop.stop,
         back_off=back_off,
     )
 
