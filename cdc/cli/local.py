@@ -1,6 +1,6 @@
 """`cdc local`: a Kafka, a schema registry and a PostgreSQL that stay up for a person.
 
-Exit codes: 0 done or running, 3 nothing is up (`status` and `logs`), else as for every command.
+Exit codes: 0 done or running, 4 nothing is up (`status` and `logs`), else as for every command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cdc.local.process import end_of_log
 
 __all__ = ["app"]
 
-NOT_UP = 3
+NOT_UP = 4
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,7 +61,7 @@ def down(
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Print the addresses, ready to paste into a pipeline file; exit code 3 when nothing is up."""
+    """Print the addresses, ready to paste into a pipeline file; exit code 4 when nothing is up."""
     state = standing.status()
     if state is not None:
         _show(state, json=json)

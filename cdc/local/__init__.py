@@ -7,10 +7,21 @@ user's cache folder. They listen on 127.0.0.1 alone and never outlive the proces
         stack.kafka.bootstrap, stack.registry.url, stack.postgres.create_database("shop")
 """
 
+from importlib.util import find_spec
+
 from cdc.local.errors import LocalStackError
-from cdc.local.kafka import LocalKafka
-from cdc.local.postgres import LocalPostgres
-from cdc.local.registry import LocalRegistry
-from cdc.local.stack import LocalStack
+
+MISSING = [name for name in ("psutil", "psycopg") if find_spec(name) is None]
+if MISSING:
+    raise LocalStackError(
+        f"the local stack needs {' and '.join(MISSING)}, which this installation does not have",
+        hint="pip install 'tailrace[local]'",
+    )
+
+# Only now, since these import what may be missing.
+from cdc.local.kafka import LocalKafka  # noqa: E402
+from cdc.local.postgres import LocalPostgres  # noqa: E402
+from cdc.local.registry import LocalRegistry  # noqa: E402
+from cdc.local.stack import LocalStack  # noqa: E402
 
 __all__ = ["LocalKafka", "LocalPostgres", "LocalRegistry", "LocalStack", "LocalStackError"]

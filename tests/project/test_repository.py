@@ -144,8 +144,8 @@ def test_yaml_is_read_by_a_safe_loader_alone() -> None:
 def test_only_what_the_ecosystem_expects_lies_at_the_root() -> None:
     expected = {
         "pyproject.toml", "cdc", "sinks", "schemas", "docker", "tests", "README.md", "LICENSE",
-        "CHANGELOG.md", "Makefile", "requirements.lock", "requirements-runtime.lock", ".ci", ".gitignore", ".editorconfig",
-        ".dockerignore", "setup.py", "MANIFEST.in",
+        "CHANGELOG.md", "Makefile", "requirements.lock", "requirements-runtime.lock",
+        ".ci", ".gitignore", ".editorconfig", ".dockerignore", "setup.py", "MANIFEST.in",
     }  # fmt: skip
     assert {path.parts[0] for path in files()} <= expected
 

@@ -45,21 +45,29 @@ def test_the_wheel_holds_everything_that_is_not_python(wheel: Path) -> None:
     assert not {name for name in held if name.startswith(("tests/", "docker/"))}
 
 
+def environment(wheel: Path, extras: str, folder: Path) -> Path:
+    """An environment with nothing but the wheel, what it asks for and some extras."""
+    run(UV, "venv", "--quiet", "--python", sys.executable, folder / "env", cwd=folder)
+    python = folder / "env" / "bin" / "python"
+    pinned = ["--quiet", "--python", python, "--constraint", ROOT / "requirements.lock"]
+    run(UV, "pip", "install", *pinned, f"{wheel}{extras}", cwd=folder)
+    return folder / "env" / "bin"
+
+
 def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
-    run(UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "env", cwd=tmp_path)
-    python = tmp_path / "env" / "bin" / "python"
-    lock = ROOT / "requirements.lock"
-    with_extras = f"{wheel}[postgres,local]"
-    run(
-        UV, "pip", "install", "--quiet", "--python", python, "--constraint", lock, with_extras,
-        cwd=tmp_path,
-    )  # fmt: skip
-    shown = run(
-        python,
-        "-I",
-        "-c",
-        "import cdc.local.parts, schemas, sinks; print(len(cdc.local.parts.kafka_parts()))",
-        cwd=tmp_path,
+    programs = environment(wheel, "[postgres,local]", tmp_path)
+    show = "import cdc.local.parts, schemas, sinks; print(len(cdc.local.parts.kafka_parts()))"
+    assert int(run(programs / "python", "-I", "-c", show, cwd=tmp_path)) > 40
+    assert "Usage" in run(programs / "cdc", "--help", cwd=tmp_path)
+
+
+def test_without_the_extra_the_local_stack_says_what_to_install(
+    wheel: Path, tmp_path: Path
+) -> None:
+    programs = environment(wheel, "", tmp_path)
+    tried = subprocess.run(
+        [programs / "cdc", "local", "status"], capture_output=True, text=True, check=False
     )
-    assert int(shown) > 40
-    assert "Usage" in run(tmp_path / "env" / "bin" / "cdc", "--help", cwd=tmp_path)
+    assert tried.returncode != 0
+    assert "pip install 'tailrace[local]'" in tried.stderr
+    assert "Traceback" not in tried.stderr

@@ -77,12 +77,12 @@ def test_a_killed_supervisor_takes_its_servers_along(folder: Path) -> None:
     psutil.Process(up["pid"]).kill()
     _gone, left = psutil.wait_procs(servers, timeout=20)
     assert not left
-    assert cdc_local("status").exit_code == 3
+    assert cdc_local("status").exit_code == 4
 
 
-def test_nothing_up_is_said_with_exit_code_3(folder: Path) -> None:
-    assert cdc_local("status").exit_code == 3
-    assert cdc_local("logs").exit_code == 3
+def test_nothing_up_is_said_with_exit_code_4(folder: Path) -> None:
+    assert cdc_local("status").exit_code == 4
+    assert cdc_local("logs").exit_code == 4
     assert cdc_local("down").stdout == "No local stack was up.\n"
 
 
