@@ -43,6 +43,7 @@ PINNED: Mapping[str, str] = {
     "bytea_output": "hex",
     "extra_float_digits": "3",
     "lc_monetary": "C",
+    "quote_all_identifiers": "off",  # regclass and its like print names
     "xmloption": "content",
 }
 """What shapes the text of a value; client_encoding is pinned beside them."""
