@@ -31,9 +31,9 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE {which}
 """
 
-_USER_TABLES = r"""
+_USER_TABLES = """
 c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
-AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%%' ORDER BY 2, 3
+AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 2, 3
 """
 
 _COLUMNS = """

@@ -26,7 +26,7 @@ __all__ = ["SlotCreation"]
 _LOOK_S = 1.0
 _BLOCKERS = """
 SELECT CASE WHEN b.pid = 0 THEN 'a prepared transaction (pg_prepared_xacts)'
-       ELSE format('pid %s, xid %s', b.pid, coalesce(a.backend_xid::text, 'unknown')) END
+       ELSE format('pid %%s, xid %%s', b.pid, coalesce(a.backend_xid::text, 'unknown')) END
 FROM unnest(pg_blocking_pids(%s)) AS b (pid)
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
 """
