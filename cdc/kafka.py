@@ -7,6 +7,7 @@ nothing that loads code, runs a command or reads files other than TLS material.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from cdc.admission import ensure_admitted, forget_admissions
 from cdc.errors import (
     CdcError,
     ConfigError,
@@ -40,6 +42,7 @@ __all__ = [
     "TopicSettings",
     "admin_client",
     "consumer_client",
+    "ensure_topic",
     "ensure_topics",
     "high_watermark",
     "kafka_error",
@@ -222,8 +225,13 @@ def consumer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Consumer
 
 
 def admin_client(kafka: KafkaConfig) -> AdminClient:
-    """Return an admin client."""
+    """Return an admin client; every session with Kafka begins with one.
+
+    Raises `errors.ConfigError` within seconds when the brokers refuse our login or we their
+    certificate; what is asked of producers and consumers later would only time out.
+    """
     settings: dict[str, Any] = {**kafka.properties(), "error_cb": _silent, "logger": _client_log}
+    ensure_admitted({**kafka.properties(), "logger": _client_log})
     return AdminClient(settings)
 
 
@@ -263,7 +271,7 @@ def kafka_error(error: KafkaException | KafkaError, doing: str) -> CdcError:
         return Fenced(text, hint="Another worker owns this source; this one ends.")
     if code in _REFUSED:
         return ConfigError(
-            text, hint="Check kafka.client credentials and the ACLs listed in cdc/topics.md."
+            text, hint="Check kafka.client credentials and the ACLs listed in docker/acls.md."
         )
     if code == KafkaError.MSG_SIZE_TOO_LARGE:
         return DataError(
@@ -273,14 +281,20 @@ def kafka_error(error: KafkaException | KafkaError, doing: str) -> CdcError:
         )
     if code in _FOR_GOOD:
         return Stop(text, hint="The broker refuses this for good; change the setting it names.")
-    return KafkaUnavailable(text, hint="Is the broker up, and is kafka.bootstrap right?")
+    forget_admissions()
+    return KafkaUnavailable(
+        text, hint="Is the broker up, and are kafka.bootstrap and security.protocol right?"
+    )
 
 
 def ensure_topics(kafka: KafkaConfig, wanted: Mapping[str, TopicSettings]) -> list[str]:
     """Create the topics that are missing and return their names.
 
+    Where all of them exist, no right to create any is needed.
+
     Raises `errors.CdcError` as `kafka_error` maps it, naming the topic.
     """
+    there = topic_ids(kafka, wanted)
     admin = admin_client(kafka)
     limit = str(kafka.max_message_bytes)
     new = [
@@ -291,6 +305,7 @@ def ensure_topics(kafka: KafkaConfig, wanted: Mapping[str, TopicSettings]) -> li
             config={"max.message.bytes": limit, **settings.config},
         )
         for name, settings in wanted.items()
+        if name not in there
     ]
     if not new:
         return []
@@ -305,6 +320,18 @@ def ensure_topics(kafka: KafkaConfig, wanted: Mapping[str, TopicSettings]) -> li
         except TimeoutError as error:
             raise KafkaUnavailable(f"creating topic {name}: no answer") from error
     return created
+
+
+def ensure_topic(kafka: KafkaConfig, topic: str, settings: TopicSettings) -> tuple[str, int]:
+    """Create `topic` if it is missing; return its id and partitions once the broker shows it."""
+    ensure_topics(kafka, {topic: settings})
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        found = topic_ids(kafka, [topic])
+        if topic in found:
+            return found[topic]
+        time.sleep(0.05)
+    raise KafkaUnavailable(f"topic {topic} does not appear after its creation")
 
 
 def topic_ids(kafka: KafkaConfig, topics: Iterable[str]) -> dict[str, tuple[str, int]]:
@@ -322,17 +349,36 @@ def topic_ids(kafka: KafkaConfig, topics: Iterable[str]) -> dict[str, tuple[str,
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 continue
             raise kafka_error(error, f"describing topic {name}") from error
+        except TimeoutError as error:
+            forget_admissions()
+            raise KafkaUnavailable(f"describing topic {name}: no answer") from error
         found[name] = (str(topic.topic_id), len(topic.partitions))
     return found
+
+
+_SETTLING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+"""What a broker says of a partition it was just given (measured for about 100 ms)."""
 
 
 def high_watermark(kafka: KafkaConfig, topic: str, partition: int) -> int:
     """Return the offset behind the last record, open transactions included."""
     consumer = consumer_client(kafka, isolation_level="read_uncommitted")
+    place = TopicPartition(topic, partition)
+    deadline = time.monotonic() + DEADLINE_S
     try:
-        place = TopicPartition(topic, partition)
-        return int(consumer.get_watermark_offsets(place, timeout=DEADLINE_S, cached=False)[1])
-    except KafkaException as error:
-        raise kafka_error(error, f"reading the end of {topic}[{partition}]") from error
+        while True:
+            try:
+                marks = consumer.get_watermark_offsets(place, timeout=DEADLINE_S, cached=False)
+                return int(marks[1])
+            except KafkaException as error:
+                if error.args[0].code() not in _SETTLING or time.monotonic() > deadline:
+                    raise kafka_error(error, f"reading the end of {topic}[{partition}]") from error
+            time.sleep(0.05)
     finally:
         consumer.close()

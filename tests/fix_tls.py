@@ -10,14 +10,19 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
+    ResourcePatternType,
+    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -27,9 +32,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cdc.kafka import KafkaConfig
 from cdc.local import LocalKafka
+from fix_pipeline import Pipeline
 
 ADMIN_DEADLINE_S = 20.0
+Door = Callable[[str, dict[str, str]], Pipeline]
 _A_DAY = dt.timedelta(days=1)
 
 
@@ -140,6 +148,16 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("stranger"), "Somebody else's authority")
 
 
+@dataclass(frozen=True)
+class Acl:
+    """One thing a user may do."""
+
+    kind: ResourceType
+    name: str
+    operation: AclOperation
+    prefixed: bool = False
+
+
 class SecureKafka:
     """The broker, its users, and the `kafka.client` block of each way in."""
 
@@ -156,6 +174,22 @@ class SecureKafka:
         for future in self.admin.alter_user_scram_credentials([change]).values():
             future.result(ADMIN_DEADLINE_S)
         return password
+
+    def allow(self, user: str, acls: Iterable[Acl]) -> None:
+        """Let `user` do exactly `acls` more."""
+        made = [self._binding(user, acl) for acl in acls]
+        for future in self.admin.create_acls(made).values():
+            future.result(ADMIN_DEADLINE_S)
+
+    def allow_everything(self, user: str) -> None:
+        """Let `user` do whatever a worker could want."""
+        kinds = (ResourceType.TOPIC, ResourceType.GROUP, ResourceType.TRANSACTIONAL_ID)
+        self.allow(user, [Acl(kind, "*", AclOperation.ALL) for kind in kinds])
+
+    def _binding(self, user: str, acl: Acl) -> AclBinding:
+        exact = ResourcePatternType.PREFIXED if acl.prefixed else ResourcePatternType.LITERAL
+        who, permission = f"User:{user}", AclPermissionType.ALLOW
+        return AclBinding(acl.kind, acl.name, exact, who, "*", acl.operation, permission)
 
     def login(self, user: str, password: str, mechanism: str = "SCRAM-SHA-512") -> dict[str, str]:
         """Give `kafka.client` for SECURE."""
@@ -203,7 +237,24 @@ def _settings(identity: Identity, authority: Authority) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def secure_kafka(authority: Authority) -> Iterator[SecureKafka]:
     """One broker with SASL_SSL, mutual TLS and ACLs for the whole session."""
-    identity = authority.identity("broker", ("127.0.0.1", "localhost"))
+    identity = authority.identity("broker", ("127.0.0.1",))
     doors = {"SECURE": "SASL_SSL", "MUTUAL": "SSL"}
     with LocalKafka(settings=_settings(identity, authority), listeners=doors) as broker:
         yield SecureKafka(broker, authority)
+
+
+@pytest.fixture
+def door(registry: Any) -> Iterator[Door]:
+    """Make pipelines whose every client comes to an address with a `kafka.client` block."""
+    made: list[Pipeline] = []
+
+    def opened(address: str, client: dict[str, str]) -> Pipeline:
+        pipeline = Pipeline(address, registry.url)
+        block = {"bootstrap": address, "registry": registry.url, "client": client}
+        pipeline.kafka = KafkaConfig.model_validate(block)
+        made.append(pipeline)
+        return pipeline
+
+    yield opened
+    for pipeline in made:
+        pipeline.registry.close()
