@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -195,8 +196,10 @@ def misbehaving() -> Iterator[Callable[[int, bytes], Any]]:
     """Start a server that gives one answer to everything; status 0 never answers."""
     running: list[tuple[Any, threading.Thread]] = []
 
-    def start(status: int, body: bytes = b"") -> Any:
+    def start(status: int, body: bytes = b"", tls: ssl.SSLContext | None = None) -> Any:
         server: Any = HTTPServer(("127.0.0.1", 0), Misbehaving)
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         server.status, server.body, server.seen = status, body, []
         server.released = threading.Event()
         thread = threading.Thread(target=server.serve_forever)
@@ -264,6 +267,44 @@ def test_basic_and_bearer_credentials_reach_the_registry(
     assert [opened(config).versions("t") for config in (basic, bearer)] == [[1, 2], [1, 2]]
     sent = [headers.get("Authorization") for _, headers in server.seen]
     assert sent == ["Basic bWU6cGFzczp3b3Jk", "Bearer a.b.c"]
+
+
+@pytest.fixture
+def behind_tls(misbehaving: Callable[..., Any], authority: Any) -> Any:
+    """A registry that answers only to clients with a certificate of `authority`."""
+    mine = authority.identity("registry", hosts=("127.0.0.1",))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.ca))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(mine.cert, mine.key)
+    return misbehaving(200, b"[1]", context)
+
+
+def secure(server: Any, **files: Any) -> RegistryConfig:
+    url = url_of(server).replace("http:", "https:")
+    return RegistryConfig.model_validate({"url": url, "timeout": 5, **files})
+
+
+def test_a_client_certificate_opens_the_registry(
+    behind_tls: Any, authority: Any, opened: Open
+) -> None:
+    me = authority.identity("worker")
+    config = secure(behind_tls, ca=authority.ca, cert=me.cert, key=me.key)
+    assert opened(config).versions("t") == [1]
+
+
+def test_without_a_client_certificate_nothing_is_answered(
+    behind_tls: Any, authority: Any, opened: Open
+) -> None:
+    with pytest.raises(RegistryUnavailable):
+        opened(secure(behind_tls, ca=authority.ca)).versions("t")
+
+
+def test_an_unknown_authority_is_a_mistake_in_the_pipeline_file(
+    behind_tls: Any, opened: Open
+) -> None:
+    with pytest.raises(ConfigError, match="not trusted") as caught:
+        opened(secure(behind_tls)).versions("t")
+    assert "kafka.registry.ca" in caught.value.hint
 
 
 def test_missing_tls_files_are_a_mistake_in_the_pipeline_file(opened: Open) -> None:
