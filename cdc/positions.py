@@ -26,10 +26,9 @@ from cdc.kafka import (
     KafkaConfig,
     TopicSettings,
     consumer_client,
-    ensure_topics,
+    ensure_topic,
     high_watermark,
     kafka_error,
-    topic_ids,
 )
 from cdc.source import Batch, Progress
 from schemas.change import Stamp
@@ -103,18 +102,9 @@ class PositionsTopic:
     def partition(self, source: str) -> int:
         """Return the partition of `source`, creating the topic when it is missing."""
         if not self._partitions:
-            ensure_topics(self._kafka, {self.name: TopicSettings(POSITIONS_PARTITIONS, COMPACTED)})
-            self._partitions = self._wait_for_topic()
+            settings = TopicSettings(POSITIONS_PARTITIONS, COMPACTED)
+            self._partitions = ensure_topic(self._kafka, self.name, settings)[1]
         return partition_for(source, self._partitions)
-
-    def _wait_for_topic(self) -> int:
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline:
-            found = topic_ids(self._kafka, [self.name])
-            if found:
-                return found[self.name][1]
-            time.sleep(0.05)
-        raise KafkaUnavailable(f"topic {self.name} does not appear")
 
     def read(self, source: str) -> Stored:
         """Return what is committed for `source`.

@@ -82,16 +82,19 @@ class Pipeline:
     def topic(self, table: str = "public.items") -> str:
         return f"{self.source}.{table}"
 
-    def read(self, topic: str) -> list[Message]:
-        """Return every committed record of a topic, in order within each partition."""
+    def read(self, topic: str, *, open_too: bool = True) -> list[Message]:
+        """Return every committed record of a topic, in order within each partition.
+
+        Waits for transactions that are open now to end, unless `open_too` is false.
+        """
         _, partitions = topic_ids(self.kafka, [topic]).get(topic, ("", 0))
         out: list[Message] = []
         for partition in range(partitions):
-            out += self._read(topic, partition)
+            end = high_watermark(self.kafka, topic, partition) if open_too else 1 << 62
+            out += self._read(topic, partition, end)
         return out
 
-    def _read(self, topic: str, partition: int) -> list[Message]:
-        end = high_watermark(self.kafka, topic, partition)
+    def _read(self, topic: str, partition: int, end: int) -> list[Message]:
         consumer = consumer_client(self.kafka, group_id=secrets.token_hex(4))
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
         found: list[Message] = []
@@ -105,7 +108,7 @@ class Pipeline:
                     reached = message.offset() + 1
                 else:
                     assert failed.code() == KafkaError._PARTITION_EOF, failed
-                    reached = message.offset()
+                    reached = end if end == 1 << 62 else message.offset()
         consumer.close()
         return found
 

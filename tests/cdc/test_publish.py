@@ -39,7 +39,7 @@ def test_a_commit_makes_records_and_position_visible_together(pipeline: Pipeline
     publisher = pipeline.publisher()
     assert publisher.acquire().position is None
     publisher.add(item_batch(10, [1, 2, 3]))
-    assert pipeline.read(pipeline.topic()) == []
+    assert pipeline.read(pipeline.topic(), open_too=False) == []
     committed = publisher.commit()
     publisher.close()
     assert committed is not None

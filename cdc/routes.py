@@ -1,0 +1,219 @@
+"""Where the rows of a table go: topic, subjects and plan, made once per version of the table.
+
+Topic and schemas exist, and are compatible with what their readers know, before the first record
+of a version is written (R13). A topic's id and number of partitions are progress: a topic that
+was made anew, or grew, would move keys or has lost history, and stops the source by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from cdc.columns import ColumnRule, project
+from cdc.connector import Context
+from cdc.errors import ConfigError, Stop, TopicChanged
+from cdc.kafka import KafkaConfig, TopicSettings, ensure_topic
+from cdc.outbox import OutboxConfig, OutboxRoute
+from cdc.positions import Stored
+from cdc.source import Progress
+from cdc.topics import topic_name
+from schemas.avro import envelope_schema, key_schema
+from schemas.change import Rows
+from schemas.messages import MESSAGES, MessagePlan
+from schemas.messages import message_schema as messages_schema
+from schemas.plan import Plan, SourceName
+from schemas.registry import Registry
+from schemas.table import TableSchema
+
+__all__ = ["Messages", "Outgoing", "PublishConfig", "Routes"]
+
+
+class Outgoing(msgspec.Struct):
+    """Messages to one topic, as the client's `produce_batch` takes them.
+
+    `singly`: some carry headers or a partition of their own, which only `produce` honours.
+    """
+
+    messages: list[dict[str, Any]] = []
+    singly: bool = False
+
+
+Messages = dict[str, Outgoing]
+"""Topic → what goes there."""
+
+_Route = Callable[[Rows, int, Messages], int]
+"""(rows, now in ms, out) → number of records appended."""
+
+
+class PublishConfig(BaseModel):
+    """How a source's changes are written to Kafka."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    topic: str = Field(
+        default="{source}.{schema}.{table}", description="Template of the data topics' names"
+    )
+    partitions: dict[str, int] = Field(
+        default_factory=dict,
+        description="Partitions by `schema.table` glob, fixed at creation; 1 where none matches",
+    )
+    topic_config: dict[str, str] = Field(
+        default_factory=dict, description="Topic settings, as `cleanup.policy: compact`"
+    )
+    max_rows: int = Field(default=20_000, ge=1, description="Rows of one Kafka transaction")
+    max_bytes: int = Field(
+        default=8 * 1024 * 1024, ge=1024, description="Bytes of one Kafka transaction"
+    )
+    max_ms: int = Field(
+        default=500, ge=0, description="Age at which a transaction commits under constant load"
+    )
+    transactions: bool = Field(
+        default=False, description="Also write BEGIN and END to `<source>.transaction`"
+    )
+    outbox: OutboxConfig | None = Field(
+        default=None, description="Route the rows of an outbox table to topics of their own"
+    )
+
+
+class Routes:
+    """The routes of one source. Makes topics and subjects; writes no record itself."""
+
+    def __init__(
+        self,
+        context: Context,
+        kafka: KafkaConfig,
+        registry: Registry,
+        source: SourceName,
+        options: tuple[PublishConfig, Mapping[str, ColumnRule]],
+    ) -> None:
+        self._context = context
+        self._kafka = kafka
+        self._registry = registry
+        self._source = source
+        self._options, self._columns = options
+        self._stored = Stored()
+        self._routes: dict[tuple[TableSchema, str], _Route] = {}
+        self._topics: dict[str, int] = {}
+        self._progress: list[Progress] = []
+
+    def restore(self, stored: Stored) -> None:
+        """Take what was committed about the topics."""
+        self._stored = stored
+
+    def encode(self, rows: Rows, now_ms: int, out: Messages) -> int:
+        """Append the records of `rows` to `out` and return their number.
+
+        Raises `errors.Stop` for a row that cannot be encoded: it names table and transaction.
+        """
+        known = (rows.schema, rows.form)
+        route = self._routes.get(known)
+        if route is None:
+            route = self._routes[known] = self._new_route(rows.schema)
+        try:
+            return route(rows, now_ms, out)
+        except (ValueError, IndexError) as error:
+            raise Stop(
+                f"a row of {rows.schema.table} in transaction {rows.origin.txid} at "
+                f"{rows.origin.commit} cannot be encoded: {error}",
+                hint="Nothing was skipped. Exclude the column under `columns:`, or report it.",
+            ) from error
+
+    def take_progress(self) -> list[Progress]:
+        """Return, once, what is new about the topics and must commit with the next position."""
+        taken, self._progress = self._progress, []
+        return taken
+
+    def _new_route(self, schema: TableSchema) -> _Route:
+        outbox = self._options.outbox
+        if schema == MESSAGES:
+            return self._messages()
+        if outbox is not None and str(schema.table) == outbox.table:
+            return self._outbox(outbox, schema)
+        return self._table(schema)
+
+    def _table(self, schema: TableSchema) -> _Route:
+        published, masks = project(schema, self._columns)
+        topic = topic_name(self._context.name, schema.table, self._options.topic)
+        partitions = self.ensure(topic, self._wanted(schema))
+        key_id = None
+        if published.key:
+            key_id = self._registry.register(f"{topic}-key", key_schema(published, topic))
+        value_id = self._registry.register(f"{topic}-value", envelope_schema(published, topic))
+        plan = Plan(schema, published, self._source, (key_id, value_id), masks)
+        return _write_all(plan, topic, partitions)
+
+    def _messages(self) -> _Route:
+        topic = topic_name(self._context.name, MESSAGES.table)
+        self.ensure(topic, 1)
+        identity = self._registry.register(f"{topic}-value", messages_schema(topic))
+        return _write_all(MessagePlan(self._source, identity), topic, 1)
+
+    def _outbox(self, config: OutboxConfig, schema: TableSchema) -> _Route:
+        try:
+            compiled = OutboxRoute(config, schema)
+        except ValueError as error:
+            raise ConfigError(f"publish.outbox: {error}") from error
+
+        def write(rows: Rows, _now_ms: int, out: Messages) -> int:
+            events = 0
+            for topic, message in compiled.messages(rows):
+                self.ensure(topic, 1)
+                outgoing = out.setdefault(topic, Outgoing(singly=True))
+                outgoing.messages.append(message)
+                events += 1
+            return events
+
+        return write
+
+    def _wanted(self, schema: TableSchema) -> int:
+        """Return the partitions of a new topic; a table without a key has one (R8)."""
+        if not schema.key:
+            return 1
+        globs = self._options.partitions.items()
+        return next((count for glob, count in globs if fnmatchcase(str(schema.table), glob)), 1)
+
+    def ensure(self, topic: str, wanted: int) -> int:
+        """Make `topic` if it is missing and return its number of partitions.
+
+        Raises `errors.TopicChanged` when it is not the topic that was written to before.
+        """
+        if topic in self._topics:
+            return self._topics[topic]
+        settings = TopicSettings(wanted, self._options.topic_config)
+        identity, partitions = ensure_topic(self._kafka, topic, settings)
+        key = f"topic/{topic}"
+        known = self._stored.progress.get(key)
+        if known is None:
+            value = {"version": 1, "id": identity, "partitions": partitions}
+            self._stored.progress[key] = value
+            self._progress.append(Progress(key, value))
+        elif (known["id"], known["partitions"]) != (identity, partitions):
+            raise TopicChanged(
+                f"topic {topic} was {known['id']} with {known['partitions']} partitions and is "
+                f"{identity} with {partitions}",
+                hint="Keys would move or history is gone. Take a new snapshot: "
+                f"`cdc position reset {self._context.name}` after the sinks were rewound.",
+            )
+        self._topics[topic] = partitions
+        return partitions
+
+
+def _write_all(plan: Plan | MessagePlan, topic: str, partitions: int) -> _Route:
+    def write(rows: Rows, now_ms: int, out: Messages) -> int:
+        outgoing = out.setdefault(topic, Outgoing())
+        messages = outgoing.messages
+        before = len(messages)
+        for key, value in plan.records(rows, now_ms):
+            if key is None and partitions > 1:  # a truncate is a barrier in every partition (R8)
+                messages += [{"value": value, "partition": n} for n in range(partitions)]
+                outgoing.singly = True
+            else:
+                messages.append({"key": key, "value": value})
+        return len(messages) - before
+
+    return write
