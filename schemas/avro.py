@@ -15,6 +15,7 @@ from schemas.table import Column, TableId, TableSchema, Type
 from schemas.types import LOGICAL
 
 __all__ = [
+    "column_type",
     "envelope_schema",
     "escape",
     "key_schema",
@@ -197,22 +198,26 @@ _INFERRED_LOGICAL = {
 }
 
 
-def _column(field: AvroSchema) -> Column:
-    kind = field["type"]
-    bare = kind if not isinstance(kind, list) else next(k for k in kind if k != "null")
-    bare = bare if isinstance(bare, dict) else {"type": bare}
+def column_type(bare: AvroSchema) -> Type:
+    """Return the type an Avro type stands for: ours by its properties, others by inference."""
     inferred = _INFERRED_LOGICAL.get(
         bare.get("logicalType", ""), _INFERRED.get(bare["type"], "text")
     )
+    return Type(
+        logical=bare.get("cdc.logical", inferred),
+        native=bare.get("cdc.native", ""),
+        precision=bare.get("precision", 0),
+        scale=bare.get("scale", 0),
+        labels=tuple(bare.get("cdc.labels", ())),
+    )
+
+
+def _column(field: AvroSchema) -> Column:
+    kind = field["type"]
+    bare = kind if not isinstance(kind, list) else next(k for k in kind if k != "null")
     return Column(
-        name=str(field.get("cdc.name", field["name"])),
-        type=Type(
-            logical=bare.get("cdc.logical", inferred),
-            native=bare.get("cdc.native", ""),
-            precision=bare.get("precision", 0),
-            scale=bare.get("scale", 0),
-            labels=tuple(bare.get("cdc.labels", ())),
-        ),
+        name=field["cdc.name"] if "cdc.name" in field else field["name"],
+        type=column_type(bare if isinstance(bare, dict) else {"type": bare}),
         nullable=field.get("cdc.nullable", isinstance(kind, list)),
         default=field.get("cdc.default"),
         generated=field.get("cdc.generated", False),
