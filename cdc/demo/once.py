@@ -20,6 +20,8 @@ from cdc.demo.trace import Tracer, percentile
 __all__ = ["TAMPER", "Outcome", "as_json", "run_once", "show"]
 
 SETTLE_S = 120.0
+_CALM_S = 4.0
+_CALM_PER_S = 400
 
 TAMPER: Mapping[str, str] = {
     "flip": "update orders set status = 'flipped' where id = (select min(id) from orders)",
@@ -50,22 +52,23 @@ _KINDS = ("insert", "update", "delete", "key change")
 
 
 def run_once(stage: Stage, wanted: int, console: Console, tamper: str = "") -> Outcome:
-    """Load at least `wanted` changes, settle, compare. `tamper` is a key of TAMPER, or empty."""
+    """Load at least `wanted` changes, settle, compare. `tamper` is a key of TAMPER, or empty.
+
+    The load runs as fast as the source takes it, from the first second, while the snapshot is
+    being taken; latency is measured afterwards, at an even pace.
+    """
     with psycopg.connect(stage.urls.source) as connection:
         load = Load(connection, stage.random)
-        tracer = Tracer(stage.urls)
-        tracer.start()
         started = time.monotonic()
         _drive(stage, load, wanted, console)
         loaded = time.monotonic() - started
-    tracer.end()
-    if tracer.failure is not None:
-        raise tracer.failure
-    console.print("waiting until everything has arrived")
-    settled = stage.settle(SETTLE_S)
+        console.print("waiting until everything has arrived")
+        settled = stage.settle(SETTLE_S)
+        console.print(f"following single changes at {_CALM_PER_S} changes/s")
+        times = _calm(stage, load)
+    stage.settle(SETTLE_S)
     if tamper:
         _tamper(stage.urls.mirror, tamper)
-    times = [trace.in_target_ms for trace in tracer.traces]
     return Outcome(
         changes=dict(load.done),
         comparison=compare_shop(stage.urls.source, stage.urls.mirror, stage.urls.crm),
@@ -73,6 +76,22 @@ def run_once(stage: Stage, wanted: int, console: Console, tamper: str = "") -> O
         settle_s=settled,
         latency_ms={"p50": percentile(times, 0.5), "p99": percentile(times, 0.99)},
     )
+
+
+def _calm(stage: Stage, load: Load) -> list[float]:
+    """Keep an even pace for a while and return the followed changes' latencies, ms."""
+    tracer = Tracer(stage.urls)
+    tracer.start()
+    due = started = time.monotonic()
+    while time.monotonic() - started < _CALM_S and tracer.failure is None:
+        before = load.changes
+        load.act()
+        due += (load.changes - before) / _CALM_PER_S
+        time.sleep(max(0.0, due - time.monotonic()))
+    tracer.end()
+    if tracer.failure is not None:
+        raise tracer.failure
+    return [trace.in_target_ms for trace in tracer.traces]
 
 
 def _drive(stage: Stage, load: Load, wanted: int, console: Console) -> None:
@@ -104,9 +123,10 @@ def show(outcome: Outcome, console: Console) -> None:
     console.print(table)
     total = sum(outcome.changes.values())
     console.print(
-        f"{total:,} changes in {outcome.load_s:.1f} s, all arrived {outcome.settle_s:.1f} s later; "
-        f"commit to visible in target p50 {outcome.latency_ms['p50']:.0f} ms, "
-        f"p99 {outcome.latency_ms['p99']:.0f} ms under load"
+        f"{total:,} changes; the load took {outcome.load_s:.1f} s, everything had arrived "
+        f"{outcome.settle_s:.1f} s after it\n"
+        f"commit to visible in the target at {_CALM_PER_S} changes/s: p50 "
+        f"{outcome.latency_ms['p50']:.0f} ms, p99 {outcome.latency_ms['p99']:.0f} ms"
     )
     for found in outcome.comparison.differences:
         console.print(f"[red]different[/red] {found.table} {found.key}: {found.problem}")

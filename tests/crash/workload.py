@@ -57,7 +57,7 @@ class Writer(threading.Thread):
                         self._update,
                         self._update,
                         self._transfer,
-                        self._delete,
+                        self._remove,
                         self._rekey,
                         self._rebirth,
                         self._savepoint,
@@ -131,7 +131,7 @@ class Writer(threading.Thread):
             )
         return 2
 
-    def _delete(self, cursor: Cursor) -> int:
+    def _remove(self, cursor: Cursor) -> int:
         table = self._random.choice(("plain", "toasted", "whole", "renamed"))
         gone = self._some(table, self._random.choice((1, 2, 20)))
         cursor.execute(f"delete from {table} where id = any(%s)", (gone,))
