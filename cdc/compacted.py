@@ -24,6 +24,7 @@ from cdc.kafka import (
     DEADLINE_S,
     KafkaConfig,
     TopicSettings,
+    admin_client,
     consumer_client,
     ensure_topics,
     high_watermark,
@@ -31,7 +32,7 @@ from cdc.kafka import (
     topic_ids,
 )
 
-__all__ = ["CompactedTopic", "Entry", "ensure_internal"]
+__all__ = ["CompactedTopic", "Entry", "ensure_internal", "reach"]
 
 _ALL = 10_000
 
@@ -45,13 +46,29 @@ class Entry(NamedTuple):
     time_ms: int
 
 
+def reach(kafka: KafkaConfig, timeout: float = 3.0) -> dict[str, int]:
+    """Return the topics there are, and how many partitions each has.
+
+    Raises `errors.CdcError` as `cdc.kafka.kafka_error` maps it, after `timeout` seconds.
+    """
+    try:
+        found = admin_client(kafka).list_topics(timeout=timeout).topics
+    except KafkaException as error:
+        raise kafka_error(error, f"reaching Kafka at {kafka.bootstrap}") from error
+    return {name: len(topic.partitions) for name, topic in found.items()}
+
+
 def ensure_internal(kafka: KafkaConfig, pipeline: str) -> None:
     """Create the control and status topics where they are missing.
 
+    A broker that is away is found out in 3 s, so that a request to end is not kept waiting.
     Raises `errors.CdcError` as `cdc.kafka.kafka_error` maps it.
     """
+    names = [f"{pipeline}.control", f"{pipeline}.status"]
+    if set(names) <= reach(kafka).keys():
+        return
     one = TopicSettings(1, COMPACTED)
-    ensure_topics(kafka, {f"{pipeline}.control": one, f"{pipeline}.status": one})
+    ensure_topics(kafka, dict.fromkeys(names, one))
 
 
 class CompactedTopic:
