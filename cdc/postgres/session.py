@@ -42,6 +42,8 @@ _PULL_ROWS = 5_000
 _PULL_BYTES = 4 << 20
 _QUIET_S = 2.0
 _WAIT_S = 0.25
+_CATALOG_SETTINGS = {"synchronous_commit": "local"}
+"""A watermark waits for no standby."""
 _STREAM_SETTINGS = {"wal_sender_timeout": "10s"}
 
 
@@ -71,7 +73,7 @@ class Session:
         """See `cdc.source.Source`. Raises `errors.Stop` or `errors.Unavailable`."""
         stored = Position.decode(after) if after is not None else None
         login, settings = self._login, self._settings
-        connection = connect(login)
+        connection = connect(login, _CATALOG_SETTINGS)
         self._closing.append(connection)
         self._catalog = Catalog(connection, login)
         self._pgconn = self._connect_stream()
