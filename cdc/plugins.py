@@ -27,7 +27,7 @@ Kind = Literal["source", "target"]
 _PACKAGES: dict[Kind, str] = {"source": "cdc.sources", "target": "sinks.targets"}
 """Package of our own connectors, and at the same time the group of others' entry points."""
 
-_REQUIRED = ("Config", "create", "check")
+_REQUIRED = ("Config", "create")
 
 
 class Connector(msgspec.Struct, frozen=True):
