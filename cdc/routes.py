@@ -142,15 +142,15 @@ class Routes:
         partitions = self.ensure(topic, self._wanted(schema))
         key_id = None
         if published.key:
-            key_id = self._registry.register(f"{topic}-key", key_schema(published, topic))
-        value_id = self._registry.register(f"{topic}-value", envelope_schema(published, topic))
+            key_id = self._registry.register_for(topic, key_schema(published, topic), key=True)
+        value_id = self._registry.register_for(topic, envelope_schema(published, topic))
         plan = Plan(schema, published, self._source, (key_id, value_id), masks)
         return _write_all(plan, topic, partitions)
 
     def _messages(self) -> _Route:
         topic = topic_name(self._context.name, MESSAGES.table)
         self.ensure(topic, 1)
-        identity = self._registry.register(f"{topic}-value", messages_schema(topic))
+        identity = self._registry.register_for(topic, messages_schema(topic))
         return _write_all(MessagePlan(self._source, identity), topic, 1)
 
     def _outbox(self, config: OutboxConfig, schema: TableSchema) -> _Route:

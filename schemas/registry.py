@@ -132,6 +132,10 @@ class Registry:
         """Return the subject of a topic's key or value schema, by the configured strategy."""
         return subject(self.config.subjects, topic, schema, key=key)
 
+    def register_for(self, topic: str, schema: AvroSchema, *, key: bool = False) -> int:
+        """Return the id of a topic's key or value schema, registered as `register` does."""
+        return self.register(self.subject(topic, schema, key=key), schema)
+
     def register(self, subject: str, schema: AvroSchema) -> int:
         """Return the id of `schema` under `subject`, registering it where it is new.
 

@@ -345,3 +345,15 @@ def test_the_subject_follows_the_configured_strategy() -> None:
     by_record = Registry(RegistryConfig(url="http://r", subjects=Strategy.RECORD))
     assert by_topic.subject("t", schema, key=True) == "t-key"
     assert by_record.subject("t", schema) == "shop.public.orders.Envelope"
+
+
+def test_a_topic_s_schemas_are_registered_under_the_configured_subjects(
+    ours: Registry, topic: str, opened: Open
+) -> None:
+    by_record = opened(ours.config.model_copy(update={"subjects": Strategy.TOPIC_RECORD}))
+    value, key = envelope_schema(table(), topic), key_schema(table(), topic)
+    identity = ours.register_for(topic, value)
+    assert ours.latest(f"{topic}-value") == (identity, value)
+    assert ours.latest(f"{topic}-key") is None
+    by_record.register_for(topic, key, key=True)
+    assert by_record.versions(f"{topic}-{topic}.Key") == [1]
