@@ -38,6 +38,7 @@ from schemas.registry import RegistryConfig
 __all__ = [
     "COMPACTED",
     "DEADLINE_S",
+    "GROUP",
     "KafkaConfig",
     "TopicSettings",
     "admin_client",
@@ -52,6 +53,9 @@ __all__ = [
 
 DEADLINE_S = 30.0
 """No single wait on the broker is longer; loops above it show what they wait for (R10)."""
+
+GROUP = "tailrace"
+"""Of every consumer that joins none: librdkafka asks for its coordinator all the same."""
 
 _ALLOWED = frozenset(
     [
@@ -212,7 +216,7 @@ def consumer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Consumer
     own = {name.replace("_", "."): value for name, value in extra.items()}
     settings: dict[str, Any] = {
         **kafka.properties(),
-        "group.id": "tailrace",
+        "group.id": GROUP,
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
         "isolation.level": "read_committed",
@@ -252,6 +256,11 @@ _REFUSED = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     }
 )
+_CHECK_CREDENTIALS = "Check kafka.client credentials and the ACLs listed in docker/acls.md."
+_WHAT_LACKS = {
+    KafkaError.GROUP_AUTHORIZATION_FAILED: f"Allow Describe on group {GROUP}, which no worker "
+    "joins but librdkafka looks for, and Read on the groups listed in docker/acls.md.",
+}
 _FOR_GOOD = frozenset(
     {
         KafkaError.POLICY_VIOLATION,
@@ -270,9 +279,7 @@ def kafka_error(error: KafkaException | KafkaError, doing: str) -> CdcError:
     if code in _FENCED:
         return Fenced(text, hint="Another worker owns this source; this one ends.")
     if code in _REFUSED:
-        return ConfigError(
-            text, hint="Check kafka.client credentials and the ACLs listed in docker/acls.md."
-        )
+        return ConfigError(text, hint=_WHAT_LACKS.get(code, _CHECK_CREDENTIALS))
     if code == KafkaError.MSG_SIZE_TOO_LARGE:
         return DataError(
             text,

@@ -81,12 +81,13 @@ class Publisher:
         """Take ownership and return what was committed last. Raises as `kafka_error` maps."""
         name = self._context.name
         self._partition = self._positions.partition(name)
+        owner = f"{self._context.pipeline}.source.{name}"
         self._producer = producer_client(
             self._kafka,
-            transactional_id=f"{self._context.pipeline}.source.{name}",
+            transactional_id=owner,
             transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
         )
-        self._call(self._producer.init_transactions, "acquiring the transactional id")
+        self._call(self._producer.init_transactions, f"acquiring the transactional id {owner}")
         stored = self._positions.read(name)
         self._routes.restore(stored)
         if self._options.transactions:
@@ -154,7 +155,8 @@ class Publisher:
         self._produce(self._positions.name, Outgoing(records), self._partition)
         failpoint("publish.before_commit")
         started = time.monotonic()
-        self._call(self._producer.commit_transaction, "committing a transaction")
+        doing = f"committing a transaction with {self._positions.name}"
+        self._call(self._producer.commit_transaction, doing)
         failpoint("publish.after_commit")
         self._open = None
         return Committed(batch.upto, opened.rows, opened.bytes, time.monotonic() - started)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -34,7 +35,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cdc.kafka import KafkaConfig
 from cdc.local import LocalKafka
-from fix_pipeline import Pipeline
+from fix_pipeline import Pipeline, wait_until
 
 ADMIN_DEADLINE_S = 20.0
 Door = Callable[[str, dict[str, str]], Pipeline]
@@ -178,11 +179,27 @@ class SecureKafka:
     def allow(self, user: str, acls: Iterable[Acl]) -> None:
         """Let `user` do exactly `acls` more."""
         made = [self._binding(user, acl) for acl in acls]
+        before = len(self._acls_of(user))
         for future in self.admin.create_acls(made).values():
             future.result(ADMIN_DEADLINE_S)
+        wait_until(lambda: len(self._acls_of(user)) >= before + len(made), "the ACLs are in force")
+
+    def _acls_of(self, user: str) -> list[AclBinding]:
+        wanted = AclBindingFilter(
+            ResourceType.ANY,
+            None,
+            ResourcePatternType.ANY,
+            f"User:{user}",
+            None,
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        return list(self.admin.describe_acls(wanted).result(ADMIN_DEADLINE_S))
 
     def allow_everything(self, user: str) -> None:
         """Let `user` do whatever a worker could want."""
+        if self._acls_of(user):
+            return
         kinds = (ResourceType.TOPIC, ResourceType.GROUP, ResourceType.TRANSACTIONAL_ID)
         self.allow(user, [Acl(kind, "*", AclOperation.ALL) for kind in kinds])
 
