@@ -93,6 +93,7 @@ class Transactions:
         self._open: _Open | None = None
         self._streaming: int | None = None
         self._spills: dict[int, Spill] = {}
+        self._replaying: Spill | None = None
         self._run_of: bytes = b""
         self._schema: TableSchema | None = None
         self._items: list[bytes] = []
@@ -142,8 +143,9 @@ class Transactions:
 
     def close(self) -> None:
         """Let go of what waits."""
-        for spill in self._spills.values():
-            spill.close()
+        for spill in (*self._spills.values(), self._replaying):
+            if spill is not None:
+                spill.close()
         self._spills.clear()
 
     def _run(self, messages: list[bytes]) -> None:
@@ -347,4 +349,5 @@ class Transactions:
     def _replay(self, message: pgoutput.StreamCommit) -> None:
         spill = self._spilled(message.xid)
         del self._spills[message.xid]
+        self._replaying = spill
         self._input.append(replayed(message, spill))
