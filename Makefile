@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 LOCK   := requirements.lock
+PIN     = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+          --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: env demo test lint bench storm lock clean help
@@ -31,14 +33,11 @@ storm: $(STAMP) ## kill workers at random under load and check what survived
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/storm.py $(ARGS)
 
 # A new lock needs uv, which is itself in the lock: the environment of the old lock will do.
-lock: ## pin the dependencies again: all of them, and those of the worker image
+lock: ## pin the dependencies again: all of them, and those of the image and of its build
 	@test -x $(BIN)/uv || $(MAKE) env
-	@cd . && $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --all-extras \
-	    --python-version 3.11 --no-annotate --no-emit-index-url \
-	    --custom-compile-command "make lock" pyproject.toml --output-file $(LOCK)
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --extra postgres \
-	    --constraints $(LOCK) --python-version 3.11 --no-annotate --no-emit-index-url \
-	    --custom-compile-command "make lock" pyproject.toml --output-file requirements-runtime.lock
+	@cd . && $(PIN) --upgrade --all-extras pyproject.toml --output-file $(LOCK)
+	@$(PIN) --constraints $(LOCK) --extra postgres pyproject.toml --output-file docker/runtime.lock
+	@$(PIN) --constraints $(LOCK) --group build --output-file docker/build.lock
 
 clean: ## remove .venv and everything generated here (not the cache of the local stack)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
