@@ -11,7 +11,7 @@ partition is paused only when others must go on without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
@@ -24,7 +24,7 @@ from sinks.decode import SKIP, Event
 
 __all__ = ["Intake", "Reader", "consumer_settings"]
 
-_AT_ONCE = 10_000
+_AT_LEAST, _AT_MOST, _USUAL_BYTES = 500, 10_000, 1500
 _LOST = frozenset(
     {
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - librdkafka's own codes begin so
@@ -87,13 +87,17 @@ class Intake:
         places = [Place(topic, number, OFFSET_BEGINNING) for number in range(partitions)]
         self._call(lambda: self._consumer.incremental_assign(places))
 
-    def fill(self, timeout: float) -> int:
-        """Wait up to `timeout` seconds for a record, take what there is, return how many."""
+    def fill(self, timeout: float, room: int) -> int:
+        """Wait up to `timeout` seconds for a record, take what there is, return how many.
+
+        About `room` bytes are taken, and a few hundred records at least.
+        """
         first = self._consumer.poll(timeout)
         if first is None:
             return 0
         self._take(first)
-        messages = self._consumer.consume(_AT_ONCE, 0)
+        wanted = min(_AT_MOST, max(_AT_LEAST, room // _USUAL_BYTES))
+        messages = self._consumer.consume(wanted, 0)
         for message in messages:
             self._take(message)
         return 1 + len(messages)
@@ -132,23 +136,20 @@ class Intake:
         else:
             raise kafka_error(failed, f"reading {topic}[{number}]")
 
-    def pause(self, lanes: Iterable[Lane]) -> None:
-        """Stop reading these until `resume`."""
-        wanted = [lane for lane in lanes if not lane.paused]
-        for lane in wanted:
-            lane.paused = True
-        places = [Place(lane.partition.topic, lane.partition.partition) for lane in wanted]
-        if places:
-            self._call(lambda: self._consumer.pause(places))
-
-    def resume(self) -> None:
-        """Read every paused partition again."""
-        wanted = [lane for lane in self.lanes.values() if lane.paused]
-        for lane in wanted:
+    def hold_back(self, lanes: Collection[Lane]) -> None:
+        """Read on in all partitions but these."""
+        self._pause([lane for lane in lanes if not lane.paused])
+        others = [lane for lane in self.lanes.values() if lane.paused and lane not in lanes]
+        for lane in others:
             lane.paused = False
-        places = [Place(lane.partition.topic, lane.partition.partition) for lane in wanted]
-        if places:
-            self._call(lambda: self._consumer.resume(places))
+        if others:
+            self._call(lambda: self._consumer.resume(_places(others)))
+
+    def _pause(self, lanes: Sequence[Lane]) -> None:
+        for lane in lanes:
+            lane.paused = True
+        if lanes:
+            self._call(lambda: self._consumer.pause(_places(lanes)))
 
     def close(self) -> None:
         """Leave; nothing is committed to Kafka, the cursors are in the target."""
@@ -159,3 +160,7 @@ class Intake:
             method()
         except KafkaException as error:
             raise kafka_error(error, "assigning partitions") from error
+
+
+def _places(lanes: Iterable[Lane]) -> list[Place]:
+    return [Place(lane.partition.topic, lane.partition.partition) for lane in lanes]

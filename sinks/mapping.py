@@ -28,7 +28,15 @@ from cdc.errors import ConfigError
 from schemas.table import Column, TableId, TableSchema, Type
 from sinks.cast import CASTS, Convert, cast, constant, json_path
 
-__all__ = ["FieldMap", "MappedColumn", "MappedTable", "Selection", "TableMap", "Tables"]
+__all__ = [
+    "FieldMap",
+    "MappedColumn",
+    "MappedTable",
+    "Selection",
+    "TableMap",
+    "Tables",
+    "fixed_targets",
+]
 
 
 class FieldMap(BaseModel):
@@ -97,6 +105,19 @@ class Selection:
         if topic in self._with:
             return self._with[topic]
         return next((m for glob, m in self._with.items() if fnmatchcase(topic, glob)), None)
+
+
+def fixed_targets(tables: Tables) -> list[TableId]:
+    """Return the target tables that are known before any topic is: those with a plain `to:`."""
+    if isinstance(tables, list):
+        return []
+    named = [_placed(table.to) for glob, table in tables.items() if not glob.startswith("!")]
+    return [table for table in named if "{" not in str(table)]
+
+
+def _placed(name: str) -> TableId:
+    schema, dot, rest = name.partition(".")
+    return TableId(schema, rest) if dot else TableId("public", name)
 
 
 class MappedColumn(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from cdc.errors import KafkaUnavailable
 from cdc.kafka import topic_ids
 from cdc.positions import PositionsTopic
 from sinks.applier import Applied, Applier, Cut
@@ -40,9 +41,8 @@ class Session:
         self._target = job.target()
         self._routes = Routes(job.selection, job.schemas)
         self._topics = Topics(job.kafka, lambda name: job.selection.find(name) is not None)
-        self._intake = Intake(
-            job.kafka, f"{job.context.pipeline}.sink.{job.context.name}", self._routes
-        )
+        group = f"{job.context.pipeline}.sink.{job.context.name}"
+        self._intake = Intake(job.kafka, group, self._routes)
         self._cuts = Cuts()
         self._letters = DeadLetters(job.kafka, job.context)
         self._applier = Applier(self._target, self._letters, lambda: self._routes.tables)
@@ -68,7 +68,7 @@ class Session:
 
     def step(self) -> None:
         """Read what there is, and hand over what can be applied."""
-        self._intake.fill(_WAIT_S)
+        self._fill()
         if self._cuts.news() or time.monotonic() - self._looked >= _LOOK_S:
             self._look()
         if self._pending is not None and self._pending.done():
@@ -76,9 +76,12 @@ class Session:
         full = self._intake.bytes >= self._job.buffer_bytes
         taken = self._cut(full=full)
         if taken:
-            self._intake.resume()
+            self._intake.hold_back(())
         elif full:
             self._make_room()
+
+    def _fill(self) -> None:
+        self._intake.fill(_WAIT_S, self._job.buffer_bytes - self._intake.bytes)
 
     def drain(self) -> None:
         """Wait for the cut that is with the target."""
@@ -161,20 +164,21 @@ class Session:
         """Stop reading all but what a cut waits for; stream what is larger than memory."""
         lanes = self._lanes
         blockers = self._cuts.blockers(lanes)
-        self._intake.pause(lane for lane in lanes if lane not in blockers)
-        if blockers and self._intake.bytes >= 2 * self._job.buffer_bytes:
+        self._intake.hold_back([lane for lane in lanes if lane not in blockers])
+        if sum(lane.bytes for lane in blockers) >= self._job.buffer_bytes:
             incarnation, commit = blockers[0].place
             self._stream(blockers[0].source, (incarnation, commit + 1))
 
     def _stream(self, source: str, limit: Limit) -> None:
         """Apply everything before `limit`, whose end is not read yet, in one transaction."""
         self._settle()
+        self._intake.hold_back(())
         lanes = [lane for lane in self._lanes if lane.source == source]
         spans: list[Span] = []
         applied = self._applier.stream(self._pieces(lanes, limit, spans), spans)
         self._follow(spans)
         self._job.reporter.applied(applied)
-        self._intake.resume()
+        self._intake.hold_back(())
 
     def _pieces(
         self, lanes: Sequence[Lane], limit: Limit, spans: list[Span]
@@ -186,9 +190,11 @@ class Session:
             yield [lane.take(limit) for lane in lanes]
             if whole:
                 break
-            self._intake.fill(_WAIT_S)
+            if self._job.stop():
+                raise KafkaUnavailable("stopped before the end of a large transaction was read")
+            self._fill()
             if self._intake.bytes >= self._job.buffer_bytes:
-                self._intake.pause(lane for lane in lanes if lane.place >= limit)
+                self._intake.hold_back([lane for lane in lanes if lane.place >= limit])
         spans.extend(span for lane in lanes if (span := lane.span()) is not None)
 
     # Status

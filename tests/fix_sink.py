@@ -10,14 +10,55 @@ import psycopg
 import pytest
 
 from cdc.connector import Context
-from cdc.errors import CdcError
+from cdc.errors import CdcError, KafkaUnavailable
+from cdc.publish import PublishConfig, Publisher
+from cdc.source import Batch
 from cdc.worker import Command
-from fix_pipeline import Pipeline, wait_until
+from fix_pipeline import ITEMS, At, Pipeline, wait_until
+from schemas.change import Cell, Change, Op, Origin, Rows, Stamp
+from schemas.table import TableSchema
 from sinks.applier import Applied
 from sinks.job import SinkJob, SinkStatus
 from sinks.mapping import Selection
 from sinks.targets.postgres import Config, create
 from sinks.worker import run_sink
+
+
+def changes(
+    commit: int,
+    *items: Change,
+    schema: TableSchema = ITEMS,
+    first: int = 0,
+    incarnation: int = 1,
+) -> Rows:
+    """Rows of one transaction; `first` is the ordinal of the first."""
+    origin = Origin(incarnation, commit, 1_700_000_000_000_000 + commit, str(commit))
+    return Rows(schema, "changes", origin, list(items), range(first, first + len(items)))
+
+
+def piece(boundary: int, *rows: Rows) -> Batch:
+    """A batch behind which transactions up to `boundary` are complete."""
+    incarnation = rows[-1].origin.incarnation
+    return Batch(list(rows), At(boundary), Stamp(incarnation, boundary))
+
+
+def insert(*row: bytes | None) -> Change:
+    return Change(Op.CREATE, None, row)
+
+
+def update(*row: Cell) -> Change:
+    return Change(Op.UPDATE, None, row)
+
+
+def delete(*row: Cell) -> Change:
+    return Change(Op.DELETE, row, None)
+
+
+def commit(publisher: Publisher, *batches: Batch) -> None:
+    """Publish `batches` in one Kafka transaction."""
+    for batch in batches:
+        publisher.add(batch)
+    publisher.commit()
 
 
 class Asked:
@@ -129,6 +170,34 @@ class Sink:
         wait_until(lambda: self.failed, "the sink fails", deadline_s)
         assert self.failed is not None
         return self.failed
+
+
+@pytest.fixture
+def make_publisher(pipeline: Pipeline) -> Iterator[Callable[..., Publisher]]:
+    """Make publishers that own the test's source; closed after the test."""
+    made: list[Publisher] = []
+
+    def make(**options: Any) -> Publisher:
+        def acquired() -> Publisher | None:
+            publisher = pipeline.publisher(PublishConfig.model_validate(options))
+            made.append(publisher)
+            try:
+                publisher.acquire()
+            except KafkaUnavailable:  # a partition made this moment may have no leader yet
+                return None
+            return publisher
+
+        found: Publisher = wait_until(acquired, "the source's topic is ready")
+        return found
+
+    yield make
+    for publisher in made:
+        publisher.close()
+
+
+@pytest.fixture
+def publisher(make_publisher: Callable[..., Publisher]) -> Publisher:
+    return make_publisher()
 
 
 @pytest.fixture

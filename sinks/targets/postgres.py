@@ -20,8 +20,9 @@ from psycopg import sql
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from cdc.connections.postgres import Login, connect, guard
-from cdc.connector import Context
+from cdc.connector import Context, Finding
 from cdc.errors import (
+    CdcError,
     DataError,
     PreflightFailed,
     StateError,
@@ -29,14 +30,15 @@ from cdc.errors import (
 )
 from cdc.failpoints import failpoint
 from schemas.table import TableId, TableSchema
-from sinks.mapping import Tables
+from sinks.mapping import Tables, fixed_targets
 from sinks.postgres.catalog import Catalog
 from sinks.postgres.cursors import CursorTable
 from sinks.postgres.merge import Staged, StagedTable
+from sinks.postgres.preflight import findings
 from sinks.sql import parents_first
 from sinks.target import Cursor, Span, Step, TopicPartition
 
-__all__ = ["Config", "PostgresTarget", "create"]
+__all__ = ["Config", "PostgresTarget", "check", "create", "drop"]
 
 _log = structlog.get_logger(__name__)
 
@@ -261,6 +263,25 @@ def _translated(error: psycopg.Error) -> Exception:
             hint="Restart the sink; when a table was dropped, `cdc sink rewind` fills it again.",
         )
     return TargetUnavailable(f"the target did not take the batch: {text}")
+
+
+def check(_context: Context, config: Config) -> Iterator[Finding]:
+    """Look at the server, the cursors table, and every table the mapping names."""
+    login = Login(config.url.get_secret_value(), "tailrace/check", TargetUnavailable)
+    try:
+        connection = connect(login)
+    except CdcError as error:
+        yield Finding("fail", "connection", str(error), error.hint)
+        return
+    with connection:
+        yield Finding("ok", "connection", "reachable, and the login is accepted")
+        yield from findings(
+            connection,
+            config.cursor_schema,
+            fixed_targets(config.tables),
+            may_create=config.policy == "create+add",
+            workers=config.workers,
+        )
 
 
 def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:

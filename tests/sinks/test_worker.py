@@ -5,49 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cdc.publish import Publisher
-from cdc.source import Batch
-from fix_pipeline import ITEMS, At, Pipeline, item_batch
-from fix_sink import Sink
-from schemas.change import Change, Op, Origin, Rows, Stamp
+from cdc.worker import Command
+from fix_pipeline import item_batch, wait_until
+from fix_sink import Sink, changes, commit, delete, piece, update
+from schemas.change import Change, Op
 
 MakeSink = Callable[..., Sink]
 ALL = "SELECT id, name FROM public.items ORDER BY id"
 
 
-def commit(publisher: Publisher, *batches: Batch) -> None:
-    for batch in batches:
-        publisher.add(batch)
-    publisher.commit()
-
-
-def changes(commit: int, *items: Change) -> Batch:
-    origin = Origin(1, commit, 1_700_000_000_000_000 + commit, str(commit))
-    rows = Rows(ITEMS, "changes", origin, list(items), range(len(items)))
-    return Batch([rows], At(commit), Stamp(1, commit))
-
-
-def test_inserts_updates_and_deletes_arrive(pipeline: Pipeline, make_sink: MakeSink) -> None:
-    publisher = pipeline.publisher()
-    publisher.acquire()
+def test_inserts_updates_and_deletes_arrive(publisher: Publisher, make_sink: MakeSink) -> None:
     commit(publisher, item_batch(10, [1, 2, 3]))
     sink = make_sink().start()
     sink.wait_for(ALL, [(1, "item 1"), (2, "item 2"), (3, "item 3")])
-    commit(
-        publisher,
-        changes(
-            20,
-            Change(Op.UPDATE, None, (b"1", b"changed")),
-            Change(Op.DELETE, (b"2", None), None),
-            Change(Op.UPDATE, (b"3", b"item 3"), (b"33", b"moved")),
-        ),
-    )
+    moved = Change(Op.UPDATE, (b"3", b"item 3"), (b"33", b"moved"))
+    rows = changes(20, update(b"1", b"changed"), delete(b"2", None), moved)
+    commit(publisher, piece(20, rows))
     sink.wait_for(ALL, [(1, "changed"), (33, "moved")])
-    publisher.close()
 
 
-def test_a_restarted_sink_applies_nothing_twice(pipeline: Pipeline, make_sink: MakeSink) -> None:
-    publisher = pipeline.publisher()
-    publisher.acquire()
+def test_a_truncate_empties_the_table(publisher: Publisher, make_sink: MakeSink) -> None:
+    commit(publisher, item_batch(10, [1, 2, 3]))
+    sink = make_sink().start()
+    sink.wait_for(ALL, [(1, "item 1"), (2, "item 2"), (3, "item 3")])
+    commit(publisher, piece(20, changes(20, Change(Op.TRUNCATE))), item_batch(30, [9]))
+    sink.wait_for(ALL, [(9, "item 9")])
+
+
+def test_a_restarted_sink_applies_nothing_twice(publisher: Publisher, make_sink: MakeSink) -> None:
     commit(publisher, item_batch(10, [1, 2]))
     first = make_sink().start()
     first.wait_for(ALL, [(1, "item 1"), (2, "item 2")])
@@ -58,13 +43,37 @@ def test_a_restarted_sink_applies_nothing_twice(pipeline: Pipeline, make_sink: M
     second.stop()
     assert first.told.rows == 2
     assert second.told.rows == 1
-    publisher.close()
 
 
-def test_a_table_made_later_is_found(pipeline: Pipeline, make_sink: MakeSink) -> None:
+def test_a_table_made_later_is_found(
+    make_publisher: Callable[..., Publisher], make_sink: MakeSink
+) -> None:
     sink = make_sink().start()
-    publisher = pipeline.publisher()
-    publisher.acquire()
-    commit(publisher, item_batch(10, [1]))
+    wait_until(lambda: sink.told.last.waiting, "the sink waits for a topic")
+    commit(make_publisher(), item_batch(10, [1]))
     sink.wait_for(ALL, [(1, "item 1")])
-    publisher.close()
+
+
+def test_a_mapping_renames_selects_and_casts(publisher: Publisher, make_sink: MakeSink) -> None:
+    commit(publisher, item_batch(10, [1]))
+    topic = publisher_topic(make_sink)
+    fields = {"item_id": "id", "label": {"from": "name"}, "origin": {"value": "shop"}}
+    sink = make_sink(tables={topic: {"to": "crm.things", "fields": fields}}).start()
+    sink.wait_for("SELECT * FROM crm.things", [(1, "item 1", "shop")])
+
+
+def publisher_topic(make_sink: MakeSink) -> str:
+    return make_sink().pipeline.topic()
+
+
+def test_a_paused_sink_applies_nothing_until_it_resumes(
+    publisher: Publisher, make_sink: MakeSink
+) -> None:
+    commit(publisher, item_batch(10, [1]))
+    sink = make_sink().start()
+    sink.wait_for(ALL, [(1, "item 1")])
+    sink.asked.commands = [Command("pause")]
+    wait_until(lambda: sink.told.last.state == "paused", "the sink pauses")
+    commit(publisher, item_batch(20, [2]))
+    sink.asked.commands = [Command("resume")]
+    sink.wait_for(ALL, [(1, "item 1"), (2, "item 2")])
