@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-__all__ = ["fill_page", "known_keys", "option_table"]
+__all__ = ["fill_page", "known_keys", "option_rows", "option_table"]
 
 _UNION = (Union, types.UnionType)
 _BLOCK = re.compile(r"(<!-- options: (\S+) -->\n).*?(<!-- /options -->)", re.DOTALL)
@@ -88,18 +88,25 @@ def _field(model: Any, key: str) -> FieldInfo:
 def option_table(model: type[BaseModel]) -> str:
     """Return the options of `model` as a Markdown table, nested models under dotted names."""
     lines = ["| option | type | default | meaning |", "|---|---|---|---|"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(model, "")]
+    for key, kind, default, said in option_rows(model):
+        cells = (f"`{key}`", kind, f"`{default}`" if _is_value(default) else default, said)
+        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _rows(model: type[BaseModel], prefix: str) -> Iterable[tuple[str, str, str, str]]:
+def _is_value(default: str) -> bool:
+    return default not in {"", "required"}
+
+
+def option_rows(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, str, str, str]]:
+    """Yield (option, type, default, meaning); nested models under dotted names."""
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
-        said = (field.description or "").replace("|", "\\|").replace("\n", " ")
-        yield f"`{key}`", _type(field.annotation).replace("|", "\\|"), _default(field), said
+        said = (field.description or "").replace("\n", " ")
+        yield key, _type(field.annotation), _default(field), said
         for inner in _members([field.annotation]):
             if _is_model(inner):
-                yield from _rows(inner, f"{key}.")
+                yield from option_rows(inner, f"{key}.")
 
 
 def _type(annotation: Any) -> str:
@@ -109,12 +116,12 @@ def _type(annotation: Any) -> str:
     if origin in _UNION:
         return " or ".join(_type(part) for part in arguments if part is not type(None))
     if origin is Literal:
-        return " ".join(f"`{value}`" for value in arguments)
+        return " or ".join(f"`{value}`" for value in arguments)
     if isinstance(origin, type) and arguments:
         kind, inner = ("map", -1) if issubclass(origin, Mapping) else ("list", 0)
         return f"{kind} of {_type(arguments[inner])}"
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return " ".join(f"`{member.value}`" for member in annotation)
+        return " or ".join(f"`{member.value}`" for member in annotation)
     return "block" if _is_model(annotation) else _word(annotation)
 
 
@@ -130,9 +137,9 @@ def _default(field: FieldInfo) -> str:
         value = value.value
     if value is None or value in ("", [], {}, ()) or isinstance(value, BaseModel | SecretStr):
         return ""
-    return f"`{value}`" if not isinstance(value, bool) else f"`{str(value).lower()}`"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def fill_page(page: str, model: Callable[[str], type[BaseModel]]) -> str:
-    """Return `page` with each of its tables made anew; `model` maps a table's name to its model."""
-    return _BLOCK.sub(lambda found: found[1] + option_table(model(found[2])) + found[3], page)
+def fill_page(page: str, table: Callable[[str], str]) -> str:
+    """Return `page` with each of its tables made anew; `table` maps its name to its text."""
+    return _BLOCK.sub(lambda found: found[1] + table(found[2]) + found[3], page)
