@@ -1,0 +1,199 @@
+"""Every type through the whole product: snapshot, stream, Kafka, registry, sink, target.
+
+Both databases have hostile defaults. The rows of a table that were there before the source came
+are read by the snapshot, updated in the stream (so that large values are absent there), and
+others are inserted in the stream; then source and target print the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from cdc.errors import CdcError
+from cdc.sources.postgres import Config, create
+from cdc.worker import SourceJob, run_source
+from fix_pipeline import Pipeline, wait_until
+from fix_sink import Sink
+from nasty_values import EXTENSIONS, PREPARE, values_for
+
+VERSION = 18
+DEADLINE_S = 120.0
+LARGEST = 200_000
+"""Bytes of a value, below the broker's default limit of a message; larger ones: test_fidelity."""
+
+STREAMED = 1_000
+HOSTILE = (
+    "SET DateStyle = 'SQL, DMY'",
+    "SET IntervalStyle = 'iso_8601'",
+    "SET TimeZone = 'Asia/Kathmandu'",
+    "SET bytea_output = 'escape'",
+    "SET extra_float_digits = -15",
+    "SET xmloption = 'document'",
+    "SET quote_all_identifiers = on",
+)
+REFERENCE = (
+    "SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';"
+    "SET bytea_output = 'hex'; SET extra_float_digits = 3; SET quote_all_identifiers = off;"
+    "SET xmloption = 'content'"
+)
+
+
+class Quiet:
+    """Control and reporter of a worker nobody speaks to; remembers what went wrong."""
+
+    def __init__(self) -> None:
+        self.errors: list[CdcError] = []
+
+    def poll(self) -> list[Any]:
+        return []
+
+    def rewind(self) -> None:
+        """Nothing was delivered."""
+
+    def acknowledge(self) -> None:
+        """Nothing was delivered."""
+
+    def published(self, committed: object) -> None:
+        """Nobody counts."""
+
+    def beat(self, _status: object, error: CdcError | None) -> None:
+        if error is not None:
+            self.errors.append(error)
+
+
+class Source:
+    """`run_source` on a real database, in a thread of the test."""
+
+    def __init__(self, pipeline: Pipeline, url: str) -> None:
+        config = Config.model_validate({"url": url, "tables": ["public.t[0-9]*"], "heartbeat": 1})
+        self.quiet = Quiet()
+        self._over = threading.Event()
+        job = SourceJob(
+            source=lambda: create(pipeline.context, config),
+            publisher=pipeline.publisher,
+            control=self.quiet,
+            reporter=self.quiet,
+            stop=self._over.is_set,
+            back_off=lambda _attempt: 0.1,
+        )
+        self._thread = threading.Thread(target=self._run, args=(job,))
+        self._thread.start()
+
+    def _run(self, job: SourceJob) -> None:
+        try:
+            run_source(job)
+        except CdcError as error:
+            self.quiet.errors.append(error)
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the source does not stop"
+
+
+def connected(url: str) -> psycopg.Connection[Any]:
+    connection = psycopg.connect(url, autocommit=True)
+    connection.execute(REFERENCE)
+    return connection
+
+
+def prepare(url: str) -> None:
+    with connected(url) as connection:
+        for extension in EXTENSIONS:
+            connection.execute(f"CREATE EXTENSION {extension} SCHEMA public")
+        connection.execute(PREPARE)
+        connection.execute("CREATE TABLE public.fidelity ()")
+        for setting in HOSTILE:
+            connection.execute(f'ALTER DATABASE "{connection.info.dbname}" {setting}')
+
+
+Kinds = list[tuple[str, tuple[str, ...]]]
+
+
+def fill(connection: psycopg.Connection[Any], kinds: Kinds, first: int) -> None:
+    with connection.transaction():
+        for place, (_, values) in enumerate(kinds):
+            for number, value in enumerate((*values, None)):
+                statement = f"INSERT INTO public.t{place} VALUES (%s, 0, %s)"
+                connection.execute(statement, (first + number, value))
+
+
+def printed(connection: psycopg.Connection[Any], place: int) -> list[bytes]:
+    query = f"COPY (SELECT id, n, v FROM public.t{place} ORDER BY id) TO STDOUT"
+    with connection.cursor() as cursor, cursor.copy(query) as copy:
+        return b"".join(bytes(part) for part in copy).split(b"\n")[:-1]
+
+
+def rows_in(url: str, kinds: Kinds, condition: str) -> int:
+    """Count the rows of all tables; those that are not there yet have none."""
+    each = " UNION ALL ".join(
+        f"SELECT count(*) c FROM public.t{place} WHERE {condition}" for place in range(len(kinds))
+    )
+    with connected(url) as connection:
+        try:
+            row = connection.execute(f"SELECT sum(c)::int FROM ({each}) AS every").fetchone()
+        except psycopg.errors.UndefinedTable:
+            return 0
+    return int(row[0]) if row else 0
+
+
+@pytest.fixture
+def running(
+    pipeline: Pipeline, fresh_database: Callable[[], str]
+) -> Iterator[tuple[Source, Sink, str, str, Kinds]]:
+    """A source that has been captured once, its rows in the target."""
+    source_url, target_url = fresh_database(), fresh_database()
+    kinds = [
+        (kind, tuple(value for value in values if len(value) < LARGEST))
+        for kind, values in values_for(VERSION)
+    ]
+    for url in (source_url, target_url):
+        prepare(url)
+    with connected(source_url) as connection:
+        for place, (kind, _) in enumerate(kinds):
+            columns = f"id int PRIMARY KEY, n int, v {kind}"
+            connection.execute(f"CREATE TABLE public.t{place} ({columns})")
+        fill(connection, kinds, 0)
+    source = Source(pipeline, source_url)
+    sink = Sink(pipeline, target_url).start()
+    yield source, sink, source_url, target_url, kinds
+    sink.stop()
+    source.end()
+
+
+def test_every_value_prints_the_same_in_source_and_target(
+    running: tuple[Source, Sink, str, str, Kinds],
+) -> None:
+    source, sink, source_url, target_url, kinds = running
+
+    def arrived(condition: str) -> Callable[[], bool]:
+        wanted = rows_in(source_url, kinds, condition)
+
+        def reached() -> bool:
+            assert not source.quiet.errors, source.quiet.errors[-1]
+            assert sink.failed is None, sink.failed
+            return rows_in(target_url, kinds, condition) == wanted
+
+        return reached
+
+    wait_until(arrived("n = 0"), "the snapshot is in the target", DEADLINE_S)
+    with connected(source_url) as connection:
+        fill(connection, kinds, STREAMED)
+        for place in range(len(kinds)):
+            connection.execute(f"UPDATE public.t{place} SET n = 1 WHERE id < {STREAMED}")
+    wait_until(arrived("n = 1"), "the updates are in the target", DEADLINE_S)
+    wait_until(arrived("n = 0"), "the inserts are in the target", DEADLINE_S)
+    with connected(source_url) as ours, connected(target_url) as theirs:
+        different = [
+            f"{kind}: {one[:80]!r} became {other[:80]!r}"
+            for place, (kind, _) in enumerate(kinds)
+            for one, other in zip(printed(ours, place), printed(theirs, place), strict=True)
+            if one != other
+        ]
+    assert different == []
+    assert not any(batch.dead for batch in sink.told.batches)
