@@ -67,8 +67,10 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     ("root certificate file", "name the authority with sslrootcert=FILE in `url`"),
     ("server certificate for", "connect by a name the certificate holds"),
     ("server does not support SSL", "turn on ssl on the server, or say sslmode=disable in `url`"),
-    ("must be superuser or replication role", "ALTER ROLE <user> REPLICATION;"),
-    ("permission denied", "grant what is named: GRANT CONNECT ON DATABASE <database> TO <user>;"),
+    ("start walsender", "ALTER ROLE {user} REPLICATION;"),
+    ("WAL sender process", "ALTER ROLE {user} REPLICATION;"),
+    ("permission denied", "GRANT CONNECT ON DATABASE {database} TO {user};"),
+    ("not permitted to log in", "ALTER ROLE {user} LOGIN;"),
 )
 """Answers to a connection attempt that no retry will change; libpq gives no SQLSTATE for them."""
 
@@ -178,9 +180,16 @@ def translate(error: psycopg.Error, login: Login) -> CdcError:
     if error.sqlstate is None:
         for text, hint in _REFUSED:
             if text in message:
-                return ConfigError(f"{place} refuses the connection: {message}", hint=hint)
+                told = hint.format(**_names(login))
+                return ConfigError(f"{place} refuses the connection: {message}", hint=told)
     hint = "the worker tries again; look at the server's log if it does not come back"
     return login.unavailable(f"{place} is not reachable: {message}", hint=hint)
+
+
+def _names(login: Login) -> dict[str, str]:
+    user = parameters(login).get("user") or os.environ.get("PGUSER") or "CURRENT_USER"
+    names = {"user": user, "database": database_name(login)}
+    return {what: sql.Identifier(name).as_string(None) for what, name in names.items()}
 
 
 def _place(login: Login) -> str:

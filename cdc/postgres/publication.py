@@ -22,8 +22,11 @@ from schemas.table import TableId
 __all__ = [
     "INSERTS_ONLY",
     "Publication",
+    "add_sql",
     "carries_generated",
+    "create_sql",
     "ensure",
+    "existing",
     "identity_remedy",
     "missing_identity",
     "published",
@@ -99,12 +102,12 @@ def ensure(catalog: Catalog, publication: Publication, tables: Sequence[TableFac
 
     Raises `errors.PreflightFailed` for a table that must not be published and for missing rights.
     """
-    existing = _existing(catalog, publication)
+    found = existing(catalog, publication)
     if publication.given:
-        if publication.name not in existing:
+        if publication.name not in found:
             raise PreflightFailed(
                 f"publication {publication.name} does not exist",
-                hint=_create_sql(catalog, publication.name, tables, inserts_only=False),
+                hint=create_sql(catalog, publication.name, tables, inserts_only=False),
             )
         return [publication.name]
     refuse_unidentified(catalog, tables)
@@ -113,14 +116,15 @@ def ensure(catalog: Catalog, publication: Publication, tables: Sequence[TableFac
         publication.inserts_only: [t for t in tables if t.identity == "n"],
     }
     for name, members in groups.items():
-        if name not in existing:
+        if name not in found:
             inserts_only = name != publication.name
-            _do(catalog, _create_sql(catalog, name, members, inserts_only=inserts_only))
+            _do(catalog, create_sql(catalog, name, members, inserts_only=inserts_only))
     _add(catalog, publication, tables)
     return list(groups)
 
 
-def _existing(catalog: Catalog, publication: Publication) -> list[str]:
+def existing(catalog: Catalog, publication: Publication) -> list[str]:
+    """Return which of the two names are publications now."""
     rows = catalog.rows(
         "SELECT pubname::text FROM pg_catalog.pg_publication WHERE pubname IN (%s, %s)",
         (publication.name, publication.inserts_only),
@@ -162,7 +166,7 @@ def _add(catalog: Catalog, publication: Publication, tables: Sequence[TableFacts
     for name, inserts_only in ((publication.name, False), (publication.inserts_only, True)):
         members = [facts for facts in missing if (facts.identity == "n") is inserts_only]
         if members:
-            _do(catalog, _add_sql(name, members))
+            _do(catalog, add_sql(name, members))
 
 
 def _members(tables: Sequence[TableFacts]) -> sql.Composed:
@@ -170,14 +174,16 @@ def _members(tables: Sequence[TableFacts]) -> sql.Composed:
     return sql.SQL(", ").join(names)
 
 
-def _add_sql(name: str, tables: Sequence[TableFacts]) -> str:
+def add_sql(name: str, tables: Sequence[TableFacts]) -> str:
+    """Return the statement that adds `tables` to the publication `name`."""
     statement = sql.SQL("ALTER PUBLICATION {} ADD TABLE {};")
     return statement.format(sql.Identifier(name), _members(tables)).as_string(None)
 
 
-def _create_sql(
+def create_sql(
     catalog: Catalog, name: str, tables: Sequence[TableFacts], *, inserts_only: bool
 ) -> str:
+    """Return the statement that makes the publication `name` of exactly `tables`."""
     options = ["publish_via_partition_root = true"]
     if inserts_only:
         options.append("publish = 'insert, truncate'")

@@ -13,16 +13,23 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from cdc.connector import Context
+from cdc.connections.postgres import Login, connect
+from cdc.connector import Context, Finding
+from cdc.postgres.catalog import Catalog
+from cdc.postgres.leavings import leavings
+from cdc.postgres.preflight import findings
+from cdc.postgres.relations import Relations, relation_of
 from cdc.postgres.session import Session
 from cdc.postgres.settings import Settings
 from cdc.source import Source
+from schemas.table import TableSchema
 
-__all__ = ["Config", "create"]
+__all__ = ["Config", "check", "create", "default_name", "discover", "drop", "settings"]
 
 _MEGABYTE = 1 << 20
 
@@ -120,3 +127,26 @@ def settings(context: Context, config: Config) -> Settings:
 def create(context: Context, config: Config) -> Source:
     """Return the source; nothing is connected before `open`."""
     return Session(settings(context, config))
+
+
+def check(context: Context, config: Config) -> Iterator[Finding]:
+    """Yield every precondition, one by one, with the SQL that repairs it."""
+    return findings(settings(context, config))
+
+
+def discover(config: Config) -> Iterator[TableSchema]:
+    """Yield the tables the globs select, as they are now. Raises `errors.CdcError`."""
+    login = Login(config.url.get_secret_value(), "cdc init")
+    with connect(login) as connection:
+        catalog = Catalog(connection, login)
+        relations = Relations(catalog, config.key)
+        generated = "s" if connection.info.server_version >= 180000 else ""
+        for found in catalog.tables(config.tables):
+            facts = catalog.facts(found.oid)
+            if facts is not None:
+                yield relations.describe(relation_of(facts, generated=generated))
+
+
+def drop(context: Context, config: Config, dry_run: bool) -> Iterator[str]:  # noqa: FBT001 - contract
+    """Yield what is left in the database, removing it unless `dry_run`."""
+    return leavings(settings(context, config), dry_run=dry_run)
