@@ -2,10 +2,10 @@
 
 Every command works from any machine: it is a record, kept until it is carried out.
 
-    key                          value (JSON)                                    gone when
-    source/shopdb/pause          {"command": "pause" | "resume", …}              never: last one holds
-    source/shopdb/restart        {"command": "restart", …}                       never: later ones count
-    source/shopdb/backfill/<id>  {"command": "backfill", "arguments": {…}, …}    acknowledged
+    key                          value                            gone when
+    source/shopdb/pause          {"command": "pause" | "resume"}  never: the last one holds
+    source/shopdb/restart        {"command": "restart"}           never: later ones count
+    source/shopdb/backfill/<id>  {"command": "backfill", …}       acknowledged
 
 A paused unit stays paused across restarts. A one-time command is delivered again after a crash
 until its effect is durable (`acknowledge`): repeating a backfill changes nothing.
