@@ -1,0 +1,176 @@
+"""A record the target can never take goes to the dead letters; everything else goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+
+from cdc.kafka import producer_client
+from cdc.publish import Publisher
+from fix_pipeline import ITEMS, Pipeline, wait_until
+from fix_sink import Sink, changes, commit, delete, insert, piece, update
+from schemas.change import ABSENT, Change, Op
+from schemas.table import Column, TableId, TableSchema, Type
+
+MakeSink = Callable[..., Sink]
+ALL = "SELECT id, name FROM public.items ORDER BY id"
+LINES = TableSchema(
+    TableId("public", "a_lines"),  # sorts before items: foreign keys decide, not names
+    (Column("id", Type("int64")), Column("item", Type("int64"))),
+    ("id",),
+)
+
+
+def run_sql(sink: Sink, *statements: str) -> None:
+    with psycopg.connect(sink.url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def headers_of(letter: object) -> dict[str, str]:
+    return {name: value.decode() for name, value in letter.headers()}  # type: ignore[attr-defined]
+
+
+def test_a_row_that_does_not_fit_is_isolated_with_its_original_bytes(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    sink = make_sink()
+    run_sql(sink, "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(8))")
+    rows = [insert(b"%d" % n, b"x" * 20 if n in (7, 70) else b"fits") for n in range(100)]
+    commit(publisher, piece(1, changes(1, *rows)))
+    sink.start()
+    sink.wait_for("SELECT count(*) FROM items", [(98,)])
+    assert sink.query("SELECT id FROM items WHERE id IN (7, 70)") == []
+    letters = pipeline.read(f"{pipeline.name}.dead")
+    originals = pipeline.read(pipeline.topic())
+    assert [letter.value() for letter in letters] == [originals[7].value(), originals[70].value()]
+    assert letters[0].key() == originals[7].key()
+    facts = headers_of(letters[0])
+    assert facts["cdc.topic"] == pipeline.topic()
+    assert facts["cdc.offset"] == "7"
+    assert facts["cdc.error"] == "DataError"
+    assert "too long" in facts["cdc.reason"]
+    commit(publisher, piece(2, changes(2, insert(b"500", b"later"))))
+    sink.wait_for("SELECT count(*) FROM items", [(99,)])
+    assert len(pipeline.read(f"{pipeline.name}.dead")) == 2
+    assert sum(batch.dead for batch in sink.told.batches) == 2
+
+
+def test_a_record_that_is_no_envelope_is_isolated(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    commit(publisher, piece(1, changes(1, insert(b"1", b"one"))))
+    producer = producer_client(pipeline.kafka)
+    producer.produce(pipeline.topic(), b"garbage", b"key", headers={"mine": b"kept"})
+    producer.produce(pipeline.topic(), b"\x00\x00\x0f\xff\xffunknown schema")
+    producer.flush(10)
+    commit(publisher, piece(2, changes(2, insert(b"2", b"two"))))
+    sink = make_sink().start()
+    sink.wait_for(ALL, [(1, "one"), (2, "two")])
+    letters = pipeline.read(f"{pipeline.name}.dead")
+    assert [letter.value() for letter in letters] == [
+        b"garbage",
+        b"\x00\x00\x0f\xff\xffunknown schema",
+    ]
+    assert headers_of(letters[0])["mine"] == "kept"
+
+
+def test_a_partial_update_without_its_row_is_isolated(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    sink = make_sink().start()
+    commit(publisher, piece(1, changes(1, insert(b"1", b"one"))))
+    sink.wait_for(ALL, [(1, "one")])
+    run_sql(sink, "INSERT INTO items VALUES (2, 'kept')")
+    commit(publisher, piece(2, changes(2, update(b"2", ABSENT), update(b"9", ABSENT))))
+    commit(publisher, piece(3, changes(3, insert(b"3", b"three"))))
+    sink.wait_for(ALL, [(1, "one"), (2, "kept"), (3, "three")])
+    [letter] = pipeline.read(f"{pipeline.name}.dead")
+    assert "find no row" in headers_of(letter)["cdc.reason"]
+
+
+def test_a_unique_value_is_handed_over_inside_a_transaction(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    sink = make_sink()
+    run_sql(sink, "CREATE TABLE items (id bigint PRIMARY KEY, name text UNIQUE)")
+    commit(publisher, piece(1, changes(1, insert(b"1", b"x"), insert(b"2", b"z"))))
+    sink.start()
+    sink.wait_for(ALL, [(1, "x"), (2, "z")])
+    commit(publisher, piece(2, changes(2, update(b"1", b"y"), update(b"2", b"x"))))
+    sink.wait_for(ALL, [(1, "y"), (2, "x")])
+    swap = [update(b"1", b"free"), update(b"2", b"y"), update(b"1", b"x")]
+    commit(publisher, piece(3, changes(3, *swap)))
+    sink.wait_for(ALL, [(1, "x"), (2, "y")])
+    gone = [delete(b"1", None), insert(b"3", b"x"), delete(b"3", None), insert(b"4", b"x")]
+    commit(publisher, piece(4, changes(4, *gone)))
+    sink.wait_for(ALL, [(2, "y"), (4, "x")])
+
+
+def test_foreign_keys_hold_inside_a_transaction_in_every_direction(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    sink = make_sink()
+    run_sql(
+        sink,
+        "CREATE TABLE items (id bigint PRIMARY KEY, name text)",
+        "CREATE TABLE a_lines (id bigint PRIMARY KEY, item bigint REFERENCES items)",
+    )
+    lines = "SELECT id, item FROM a_lines ORDER BY id"
+    one = changes(1, insert(b"1", b"one"), insert(b"2", b"two"))
+    two = changes(1, insert(b"10", b"1"), insert(b"20", b"2"), schema=LINES, first=2)
+    commit(publisher, piece(1, one, two))
+    sink.start()
+    sink.wait_for(lines, [(10, 1), (20, 2)])
+    # The line moves to a new parent, then its old one goes: deletes first would not do.
+    moved = [
+        changes(2, insert(b"3", b"three")),
+        changes(2, update(b"10", b"3"), schema=LINES, first=1),
+        changes(2, delete(b"1", None), first=2),
+        changes(2, delete(b"20", None), schema=LINES, first=3),
+        changes(2, delete(b"2", None), first=4),
+    ]
+    commit(publisher, piece(2, *moved))
+    sink.wait_for(lines, [(10, 3)])
+    sink.wait_for(ALL, [(3, "three")])
+
+
+def test_a_violation_that_stays_is_isolated(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    sink = make_sink()
+    run_sql(
+        sink,
+        "CREATE TABLE items (id bigint PRIMARY KEY, name text)",
+        "CREATE TABLE a_lines (id bigint PRIMARY KEY, item bigint REFERENCES items)",
+    )
+    lines = [insert(b"10", b"1"), insert(b"11", b"404"), insert(b"12", b"1")]
+    commit(
+        publisher,
+        piece(1, changes(1, insert(b"1", b"one")), changes(1, *lines, schema=LINES, first=1)),
+    )
+    sink.start()
+    sink.wait_for("SELECT id FROM a_lines ORDER BY id", [(10,), (12,)])
+    [letter] = pipeline.read(f"{pipeline.name}.dead")
+    assert "foreign key" in headers_of(letter)["cdc.reason"]
+
+
+def test_a_keyless_table_follows_inserts_updates_and_deletes(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    notes = TableSchema(TableId("public", "notes"), ITEMS.columns)
+    first = [insert(b"1", b"a"), insert(b"1", b"a"), insert(b"2", None)]
+    commit(publisher, piece(1, changes(1, *first, schema=notes)))
+    sink = make_sink().start()
+    rows = "SELECT id, name FROM notes ORDER BY id, name"
+    sink.wait_for(rows, [(1, "a"), (1, "a"), (2, None)])
+    second = [
+        delete(b"1", b"a"),
+        Change(Op.UPDATE, (b"2", None), (b"2", b"b")),
+        insert(b"3", b"c"),
+        delete(b"3", b"c"),
+    ]
+    commit(publisher, piece(2, changes(2, *second, schema=notes)))
+    sink.wait_for(rows, [(1, "a"), (2, "b")])
+    wait_until(lambda: sink.told.rows == 7, "every record is counted once")
