@@ -120,8 +120,13 @@ class Catalog:
         rows = self.rows(_TABLES.format(which="c.oid = %s"), (oid,))
         if not rows:
             return None
-        columns = tuple(ColumnFacts(*row) for row in self.rows(_COLUMNS, (oid,)))  # type: ignore[arg-type]
+        columns = msgspec.convert(self._columns(oid), tuple[ColumnFacts, ...])
         return msgspec.structs.replace(_table(rows[0]), columns=columns)
+
+    def _columns(self, oid: int) -> list[dict[str, object]]:
+        names = ColumnFacts.__struct_fields__
+        rows = self.rows(_COLUMNS, (oid,))
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def find(self, table: TableId) -> TableFacts | None:
         """Return the table called so now, with its columns; None when there is none."""

@@ -138,7 +138,7 @@ def refuse_unidentified(catalog: Catalog, tables: Sequence[TableFacts]) -> None:
     if without:
         names = ", ".join(str(table) for table, _ in without)
         raise PreflightFailed(
-            f"updates and deletes would fail once published, for lack of a replica identity: {names}",
+            f"without a replica identity, updates would fail once published: {names}",
             hint="\n".join(identity_remedy(table) for table, _ in without),
         )
 

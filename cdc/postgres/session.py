@@ -82,6 +82,9 @@ class Session:
         try:
             position = resume(self._opening, stored)
         except GapError:
+            if self._finished(stored, progress):
+                self._state = State.DONE
+                return
             if settings.snapshot != "when_needed":
                 raise
             position = begin_anew(self._opening, stored)
@@ -93,9 +96,16 @@ class Session:
         else:
             self._begin_stream()
 
+    def _finished(self, stored: Position | None, progress: Sequence[Progress]) -> bool:
+        """Tell whether the snapshot that was all we were to read is read."""
+        begun = stored is not None and not stored.creating
+        left = any(item.key.startswith("chunk/") for item in progress)
+        return self._settings.snapshot == "only" and begun and not left
+
     def _connect_stream(self) -> PGconn:
         pgconn = connect_replication(self._login, _STREAM_SETTINGS)
-        self._closing.append(_Finish(pgconn))
+        self._walsender = _Walsender(pgconn)
+        self._closing.append(self._walsender)
         return pgconn
 
     def _assemble(self, progress: Sequence[Progress]) -> None:
@@ -207,16 +217,28 @@ class Session:
             raise StateError(f"{upto!r} is no position of a Postgres source")
         if self._state is State.STREAMING:
             self._stream.confirm(upto.confirmed_lsn)
+            if self._settings.snapshot == "only" and not self._snapshots.jobs:
+                self._finish(upto)
         elif self._state is State.ANNOUNCED and upto.creating:
             self._opening.drop_leftover()
             self._creation = SlotCreation(self._pgconn, self._catalog, self._login)
             self._creation.start(upto.slot, failover=self._settings.failover)
             self._state = State.CREATING
 
+    def _finish(self, upto: Position) -> None:
+        """The snapshot is in Kafka and nothing more is wanted: let go of the slot."""
+        if upto == self._returned and not self._transactions.rows:
+            self._closing.remove(self._walsender)
+            self._walsender.close()
+            self._opening.drop_leftover()
+            self._state = State.DONE
+
     def command(self, name: str, arguments: dict[str, Any]) -> None:
         """Carry out "backfill" with `table` and, optionally, `where`."""
         if name != "backfill":
             raise Stop(f"a Postgres source knows no command {name}")
+        if self._state is not State.STREAMING:
+            return
         self._lookout.backfill(str(arguments["table"]), str(arguments.get("where") or ""))
 
     def status(self) -> SourceStatus:
@@ -251,7 +273,7 @@ def emptied(position: Position, tables: Sequence[TableSchema]) -> list[Rows]:
     return [Rows(schema, "pgoutput", origin, [b"T"], (0,)) for schema in tables]
 
 
-class _Finish:
+class _Walsender:
     """Gives a libpq connection the `close` of everything else."""
 
     def __init__(self, pgconn: PGconn) -> None:

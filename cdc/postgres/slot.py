@@ -77,7 +77,7 @@ def drop_slot(catalog: Catalog, name: str) -> bool:
 
 
 def check_slot(slot: SlotFacts | None, stored: Position, database: str) -> None:
-    """Raise `errors.GapError` or `errors.StateError` when `slot` does not reach back to `stored`."""
+    """Raise `errors.GapError` or `errors.StateError` when `slot` has lost what we need."""
     name = stored.slot
     hint = _RESET.format(name="SOURCE")
     if slot is None:

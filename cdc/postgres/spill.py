@@ -30,7 +30,7 @@ _PIECE_BYTES = 4 << 20
 
 
 class Budget:
-    """How many bytes all waiting transactions together may hold in memory, and where the rest go."""
+    """How many bytes all waiting transactions may hold in memory, and where the rest goes."""
 
     def __init__(self, limit: int, folder: str | None = None) -> None:
         self.left = limit

@@ -258,7 +258,7 @@ class Transactions:
         self._run_of, self._schema = relation, schema
 
     def _pass_over(self) -> None:
-        """Pass over a row that left in an earlier life; the one after the last goes the fast way."""
+        """Pass over a row that left in an earlier life, until the last of them."""
         transaction = self._transaction()
         transaction.ordinal += 1
         if transaction.ordinal >= transaction.skip:

@@ -41,52 +41,50 @@ class Config(BaseModel):
 
     url: SecretStr = Field(
         description="Where to connect: `postgresql://user:password@host:5432/database`, with any "
-        "libpq parameter. Outside loopback `sslmode` is `verify-full` unless the URL says otherwise."
+        "libpq parameter; outside loopback `sslmode` is `verify-full` if the URL names none"
     )
     tables: list[str] = Field(
         default=["*.*"],
-        description="Globs over `schema.table`; one that begins with `!` leaves out.",
+        description="Globs over `schema.table`; one that begins with `!` leaves out",
     )
     snapshot: Literal["initial", "never", "only", "when_needed"] = Field(
         default="initial",
         description="`initial` reads what is there at the first start, `never` starts with the "
-        "log, `only` stops after the snapshot, `when_needed` also begins anew after a gap.",
+        "log, `only` stops after the snapshot, `when_needed` also begins anew after a gap",
     )
     key: dict[str, list[str]] = Field(
         default={},
-        description="Key columns for tables that have no key of their own, by `schema.table`.",
+        description="Key columns for tables that have no key of their own, by `schema.table`",
     )
     publication: str = Field(
         default="",
-        description="A publication made by somebody else, used as it is; empty: our own.",
+        description="A publication made by somebody else, used as it is; empty: our own",
     )
     slot: str = Field(
         default="",
         description="The replication slot's name; empty: `cdc_<pipeline>_<source>`. A slot that "
-        "exists at the first start is used, not made.",
+        "exists at the first start is used, not made",
     )
     failover: bool = Field(
-        default=True, description="Make the slot one that standbys keep (PostgreSQL 17 and newer)."
+        default=True, description="Make the slot one that standbys keep (PostgreSQL 17 and newer)"
     )
     heartbeat: float = Field(
         default=10.0,
         ge=0,
         description="Seconds between logical messages on an idle database, so that the slot "
-        "moves on; 0: none.",
+        "moves on; 0: none",
     )
-    chunk_rows: int = Field(
-        default=20_000, ge=1, description="Rows of one snapshot chunk, at most."
-    )
+    chunk_rows: int = Field(default=20_000, ge=1, description="Rows of one snapshot chunk, at most")
     chunk_bytes: int = Field(
-        default=8 * _MEGABYTE, ge=1, description="Bytes of one snapshot chunk, about."
+        default=8 * _MEGABYTE, ge=1, description="Bytes of one snapshot chunk, about"
     )
     memory: int = Field(
         default=32 * _MEGABYTE,
         ge=0,
-        description="Bytes of unfinished transactions kept in memory; more goes to a file.",
+        description="Bytes of unfinished transactions kept in memory; more goes to a file",
     )
     spill_folder: str = Field(
-        default="", description="Where that file is made; empty: the system's temporary folder."
+        default="", description="Where that file is made; empty: the system's temporary folder"
     )
 
 
@@ -147,6 +145,10 @@ def discover(config: Config) -> Iterator[TableSchema]:
                 yield relations.describe(relation_of(facts, generated=generated))
 
 
-def drop(context: Context, config: Config, dry_run: bool) -> Iterator[str]:  # noqa: FBT001 - contract
+def drop(
+    context: Context,
+    config: Config,
+    dry_run: bool,  # noqa: FBT001 - the contract of cdc/connector.py
+) -> Iterator[str]:
     """Yield what is left in the database, removing it unless `dry_run`."""
     return leavings(settings(context, config), dry_run=dry_run)

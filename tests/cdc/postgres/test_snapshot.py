@@ -327,3 +327,21 @@ def test_never_reads_nothing_of_what_was_there(capture: Capture, db: Db) -> None
     db.execute("INSERT INTO item VALUES (77, 'x')")
     capture.until_caught_up(db)
     assert [event.after for event in capture.events] == [(b"77", b"x")]
+
+
+def test_only_reads_what_is_there_and_lets_go_of_the_slot(capture: Capture, db: Db) -> None:
+    fill(db, 500)
+    capture.options.update(snapshot="only", chunk_rows=200)
+
+    def done() -> bool:
+        return capture.source is not None and capture.source.status().state == "done"
+
+    capture.until(done, "the end")
+    slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
+    assert db.execute(slots).fetchone() == (0,)
+    db.execute("INSERT INTO item VALUES (1000, 'later')")
+    capture.kill()
+    capture.open()
+    capture.step()
+    assert done()
+    assert len(capture.events) == 500
