@@ -41,7 +41,11 @@ class Writer(threading.Thread):
         try:
             with psycopg.connect(self._url) as connection:
                 while self.changes < self._wanted and not self._over.is_set():
-                    self._transaction(connection)
+                    kept = {table: list(keys) for table, keys in self._alive.items()}
+                    try:
+                        self._transaction(connection)
+                    except psycopg.errors.DeadlockDetected:  # two transfers met: one more rollback
+                        self._alive = kept
         except Exception as error:  # noqa: BLE001 - raised again by the storm
             self.failure = error
 
