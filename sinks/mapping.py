@@ -160,16 +160,17 @@ class MappedTable(msgspec.Struct, frozen=True):
 
 
 def _target_name(table: TableId, topic: str, template: str) -> TableId:
-    source = topic.partition(".")[0]
+    # The template is cut before it is filled: a name of the source may hold dots itself.
+    schema, dot, rest = template.partition(".")
+    names = {"source": topic.partition(".")[0], "schema": table.schema, "table": table.name}
     try:
-        name = template.format(source=source, schema=table.schema, table=table.name)
+        schema, rest = schema.format(**names), rest.format(**names)
     except (KeyError, IndexError, ValueError) as error:
         raise ConfigError(
             f"tables.{topic}.to: {template!r} is not a table name",
             hint="Use {source}, {schema} and {table}, as in `to: mirror.{table}`.",
         ) from error
-    schema, dot, rest = name.partition(".")
-    return TableId(schema, rest) if dot else TableId("", name)
+    return TableId(schema, rest) if dot else TableId("", schema)
 
 
 def _columns(source: TableSchema, topic: str, table: TableMap) -> Sequence[MappedColumn]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from cdc.errors import CdcError
 from cdc.sources.postgres import Config, create
@@ -69,8 +70,8 @@ class Quiet:
 class Source:
     """`run_source` on a real database, in a thread of the test."""
 
-    def __init__(self, pipeline: Pipeline, url: str) -> None:
-        config = Config.model_validate({"url": url, "tables": ["public.t[0-9]*"], "heartbeat": 1})
+    def __init__(self, pipeline: Pipeline, url: str, tables: str = "public.t[0-9]*") -> None:
+        config = Config.model_validate({"url": url, "tables": [tables], "heartbeat": 1})
         self.quiet = Quiet()
         self._over = threading.Event()
         job = SourceJob(
@@ -197,3 +198,84 @@ def test_every_value_prints_the_same_in_source_and_target(
         ]
     assert different == []
     assert not any(batch.dead for batch in sink.told.batches)
+
+
+NAMES = (
+    'quote"quote',
+    "a.b.c",
+    "two  words ",
+    "UPPER",
+    "upper",
+    "select",
+    "ünïcödé 😀",
+    "x" * 63,
+    "1st",
+    "_u41_",
+    "'; DROP TABLE x; --",
+    '"; DROP TABLE "x"; --',
+    "100%s",
+    "{brace}",
+    "back\\slash",
+)
+
+
+def hostile_names(url: str) -> None:
+    """A schema, a table and an enum label by each name, and every name as a column."""
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} text DEFAULT {}").format(sql.Identifier(name), sql.Literal(name))
+        for name in NAMES[1:]
+    )
+    with connected(url) as connection:
+        labels = sql.SQL(", ").join(map(sql.Literal, NAMES))
+        connection.execute(sql.SQL("CREATE TYPE public.label AS ENUM ({})").format(labels))
+        for name in NAMES:
+            schema, table = sql.Identifier(name), sql.Identifier(name, name)
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
+            key = sql.SQL("{} public.label PRIMARY KEY").format(sql.Identifier(NAMES[0]))
+            create = sql.SQL("CREATE TABLE {} ({}, {})").format(table, key, columns)
+            connection.execute(create)
+            connection.execute(sql.SQL("INSERT INTO {} VALUES ({})").format(table, NAMES[0]))
+
+
+def insert_labels(url: str) -> None:
+    with connected(url) as connection:
+        for name in NAMES:
+            insert = sql.SQL("INSERT INTO {} VALUES ({})")
+            for label in NAMES[1:]:
+                connection.execute(insert.format(sql.Identifier(name, name), label))
+
+
+def named_rows(url: str) -> dict[str, list[Any]]:
+    """Return all rows of each table by its name; a table that is not there yet has none."""
+    found: dict[str, list[Any]] = {}
+    with connected(url) as connection:
+        for name in NAMES:
+            query = sql.SQL("SELECT * FROM {} ORDER BY 1").format(sql.Identifier(name, name))
+            try:
+                found[name] = connection.execute(query).fetchall()
+            except psycopg.errors.UndefinedTable:  # a missing schema is one as well
+                found[name] = []
+    return found
+
+
+def test_every_name_is_only_a_name(pipeline: Pipeline, fresh_database: Callable[[], str]) -> None:
+    source_url, target_url = fresh_database(), fresh_database()
+    hostile_names(source_url)
+    with connected(target_url) as connection:
+        labels = sql.SQL(", ").join(map(sql.Literal, NAMES))
+        connection.execute(sql.SQL("CREATE TYPE public.label AS ENUM ({})").format(labels))
+    source = Source(pipeline, source_url, "*")
+    sink = Sink(pipeline, target_url).start()
+
+    def equal() -> bool:
+        assert not source.quiet.errors, source.quiet.errors[-1]
+        assert sink.failed is None, sink.failed
+        return named_rows(source_url) == named_rows(target_url)
+
+    try:
+        wait_until(equal, "the snapshot is in the target", DEADLINE_S)
+        insert_labels(source_url)
+        wait_until(equal, "the stream is in the target", DEADLINE_S)
+    finally:
+        sink.stop()
+        source.end()
