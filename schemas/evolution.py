@@ -107,6 +107,8 @@ def _column(old: Column, new: Column, *, key: bool) -> Iterator[Difference]:
     name = old.name
     if old.type != new.type:
         told = f"column {name} was {_spell(old.type)} and is {_spell(new.type)}"
+        if old.type.native == new.type.native and old.type.labels != new.type.labels:
+            told = f"the labels of column {name} were {_list(old.type)} and are {_list(new.type)}"
         why = _loss(old.type, new.type)
         if key and not why and key_type(old.type) != key_type(new.type):
             why = "another key schema would send old keys to other partitions"
@@ -121,6 +123,10 @@ def _column(old: Column, new: Column, *, key: bool) -> Iterator[Difference]:
 
 def _spell(kind: Type) -> str:
     return kind.native.partition(" ")[2] or kind.logical
+
+
+def _list(kind: Type) -> str:
+    return ", ".join(map(repr, kind.labels)) or "none"
 
 
 def _loss(old: Type, new: Type) -> str:

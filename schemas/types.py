@@ -75,6 +75,13 @@ def avro_text(value: bytes) -> bytes:
     return avro_long(len(value)) + value
 
 
+def _encode_text(value: bytes) -> bytes:
+    """Refuse what is not UTF-8 (`ValueError`): a SQL_ASCII database, a "char" before 16."""
+    if not value.isascii():
+        value.decode()
+    return avro_text(value)
+
+
 def _encode_bool(value: bytes) -> bytes:
     return b"\x01" if value == b"t" else b"\x00"
 
@@ -215,7 +222,7 @@ def _decimal_schema(kind: Type) -> dict[str, Any]:
 
 def _as_text(logical_type: str = "") -> Logical:
     schema = _bare("string", logical_type)
-    return Logical(schema, _always(avro_text), _always(str.encode))
+    return Logical(schema, _always(_encode_text), _always(str.encode))
 
 
 def _integer(avro: str) -> Logical:

@@ -100,6 +100,14 @@ def test_the_sentence_of_a_retype_names_both_types_as_the_source_does() -> None:
     assert retyped(numeric(10, 2), numeric(10, 3)).sentence == told
 
 
+def test_a_new_label_of_an_enum_is_told() -> None:
+    old, new = (
+        Type("enum", "postgres public.mood", labels=labels) for labels in (("sad",), ("sad", "ok"))
+    )
+    told = "the labels of column v were 'sad' and are 'sad', 'ok'"
+    assert retyped(old, new).sentence == told
+
+
 def test_another_key_breaks() -> None:
     wide = Column("region", Type("string"))
     (found,) = differences(table(wide), table(wide, key=("id", "region")))

@@ -85,6 +85,12 @@ def test_a_decimal_is_its_unscaled_number(text: bytes, units: int) -> None:
     assert LOGICAL["decimal"].decode(kind)(value) == text
 
 
+@pytest.mark.parametrize("logical", ["string", "text", "json", "enum", "uuid"])
+def test_text_that_is_not_utf_8_is_refused_not_corrupted(logical: str) -> None:
+    with pytest.raises(ValueError, match="utf-8"):
+        LOGICAL[logical].encode(Type(logical))(b"caf\xe9")
+
+
 def test_a_thousand_digits_pass_through_a_decimal() -> None:
     kind = Type("decimal", precision=1000, scale=500)
     text = b"9" * 500 + b"." + b"1" * 500
