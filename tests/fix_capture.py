@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import psycopg
@@ -97,6 +97,12 @@ class Capture:
         self._pending: list[Any] = []
         self.source: Source | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
     def config(self) -> Config:
         return Config.model_validate(self.options)
 
@@ -175,9 +181,8 @@ class Capture:
 @pytest.fixture
 def capture(pg_database: str) -> Iterator[Capture]:
     """A source on an empty database of the newest server."""
-    made = Capture(pg_database)
-    yield made
-    made.kill()
+    with Capture(pg_database) as made:
+        yield made
 
 
 @pytest.fixture

@@ -38,10 +38,18 @@ class Opening:
         """Return the tables the globs select now."""
         return self.catalog.tables(list(self.settings.tables))
 
-    def publish(self) -> None:
-        """Make the publications carry what is selected. Raises `errors.PreflightFailed`."""
+    def publish(self, *, first: bool) -> None:
+        """Make the publications carry what is selected. Raises `errors.PreflightFailed`.
+
+        A table that must not be published stops a first start. Later it is left out, and named
+        by the lookout: one new table must not keep all others from going on.
+        """
         self._refuse_what_cannot_work()
         tables = self.selected()
+        if not first:
+            refused = publications.missing_identity(self.catalog, tables)
+            roots = {root for root, _, _ in refused}
+            tables = [facts for facts in tables if facts.oid not in roots]
         self.publications = publications.ensure(self.catalog, self.publication, tables)
         self.generated = publications.carries_generated(self.catalog, self.publication)
 

@@ -181,7 +181,7 @@ def _keys(catalog: Catalog, settings: Settings, tables: list[TableFacts]) -> Ite
 
 def _identities(catalog: Catalog, tables: list[TableFacts]) -> Iterator[Finding]:
     missing = publications.missing_identity(catalog, tables)
-    for table, _ in missing:
+    for _, table, _ in missing:
         text = "no replica identity: once published, its updates and deletes would fail"
         yield Finding("fail", str(table), text, publications.identity_remedy(table))
     if tables and not missing:

@@ -44,7 +44,7 @@ WITH RECURSIVE part AS (
     SELECT p.root, i.inhrelid FROM part p
     JOIN pg_catalog.pg_class c ON c.oid = p.oid AND c.relkind = 'p'
     JOIN pg_catalog.pg_inherits i ON i.inhparent = p.oid)
-SELECT DISTINCT n.nspname, c.relname, c.relreplident::text
+SELECT DISTINCT p.root::bigint, n.nspname, c.relname, c.relreplident::text
 FROM part p JOIN pg_catalog.pg_class c ON c.oid = p.oid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE CASE c.relreplident
@@ -54,7 +54,7 @@ WHERE CASE c.relreplident
         WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid)
     ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_index i
         WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate)
-    END ORDER BY 1, 2
+    END ORDER BY 2, 3
 """
 
 
@@ -80,10 +80,18 @@ def published(catalog: Catalog, publication: Publication) -> dict[TableId, str]:
     return {TableId(str(schema), str(name)): str(pub) for schema, name, pub in rows}
 
 
-def missing_identity(catalog: Catalog, tables: Sequence[TableFacts]) -> list[tuple[TableId, str]]:
-    """Return the tables, or partitions of them, whose updates would fail once published."""
+def missing_identity(
+    catalog: Catalog, tables: Sequence[TableFacts]
+) -> list[tuple[int, TableId, str]]:
+    """Return the tables, or partitions of them, whose updates would fail once published.
+
+    Each with the oid of the selected table it belongs to before, and its identity behind.
+    """
     rows = catalog.rows(_UNIDENTIFIED, ([facts.oid for facts in tables],))
-    return [(TableId(str(schema), str(name)), str(kind)) for schema, name, kind in rows]
+    return [
+        (int(str(root)), TableId(str(schema), str(name)), str(kind))
+        for root, schema, name, kind in rows
+    ]
 
 
 def identity_remedy(table: TableId) -> str:
@@ -136,10 +144,10 @@ def refuse_unidentified(catalog: Catalog, tables: Sequence[TableFacts]) -> None:
     """Raise `errors.PreflightFailed` when publishing `tables` would break their updates."""
     without = missing_identity(catalog, tables)
     if without:
-        names = ", ".join(str(table) for table, _ in without)
+        names = ", ".join(str(table) for _, table, _ in without)
         raise PreflightFailed(
             f"without a replica identity, updates would fail once published: {names}",
-            hint="\n".join(identity_remedy(table) for table, _ in without),
+            hint="\n".join(identity_remedy(table) for _, table, _ in without),
         )
 
 

@@ -78,7 +78,7 @@ class Session:
         self._catalog = Catalog(connection, login)
         self._pgconn = self._connect_stream()
         self._opening = Opening(settings, login, self._catalog, self._pgconn)
-        self._opening.publish()
+        self._opening.publish(first=stored is None)
         try:
             position = resume(self._opening, stored)
         except GapError:

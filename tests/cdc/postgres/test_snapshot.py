@@ -276,8 +276,10 @@ def own_server() -> Iterator[str]:
 
 
 def test_a_change_delivered_before_snapshots_see_it_is_not_undone(own_server: str) -> None:
-    capture = Capture(own_server, chunk_rows=100)
-    with psycopg.connect(own_server, autocommit=True) as db:
+    with (
+        Capture(own_server, chunk_rows=100) as capture,
+        psycopg.connect(own_server, autocommit=True) as db,
+    ):
         db.execute("SET synchronous_commit = local")
         fill(db, 1000)
         capture.until(lambda: len(capture.events) >= 200)
@@ -286,12 +288,13 @@ def test_a_change_delivered_before_snapshots_see_it_is_not_undone(own_server: st
             capture.until_snapshot_done()
         capture.until_caught_up(db)
         assert capture.model.rows("public.item") == table_rows(db, "SELECT * FROM item")
-    capture.kill()
 
 
 def test_a_backfill_waits_until_what_was_delivered_is_visible(own_server: str) -> None:
-    capture = Capture(own_server, snapshot="never")
-    with psycopg.connect(own_server, autocommit=True) as db:
+    with (
+        Capture(own_server, snapshot="never") as capture,
+        psycopg.connect(own_server, autocommit=True) as db,
+    ):
         db.execute("SET synchronous_commit = local")
         fill(db, 1000)
         capture.until_streaming()
@@ -303,7 +306,6 @@ def test_a_backfill_waits_until_what_was_delivered_is_visible(own_server: str) -
             capture.until(lambda: "visible" in source.status().waiting, "the wait")
         capture.until_snapshot_done()
         assert capture.model.rows("public.item") == table_rows(db, "SELECT * FROM item")
-    capture.kill()
 
 
 def test_a_locked_table_is_waited_for_visibly(capture: Capture, db: Db, pg_database: str) -> None:
