@@ -142,7 +142,8 @@ class Bench:
 
     def _forget_topic(self) -> None:
         if topic_ids(self._kafka, [TOPIC]):
-            admin_client(self._kafka).delete_topics([TOPIC])[TOPIC].result(30)
+            admin = admin_client(self._kafka)  # lives until its answer is here
+            admin.delete_topics([TOPIC])[TOPIC].result(30)
             wait_until(lambda: not topic_ids(self._kafka, [TOPIC]), "the topic to go")
 
     def _fill(self, url: str, first: int, last: int) -> None:
@@ -162,7 +163,7 @@ class Bench:
         with worker(self._folder, config, "source", "shopdb"), psycopg.connect(source) as c:
             c.autocommit = True
             wait_until(
-                lambda: c.execute("select from pg_replication_slots where active").fetchone(),
+                lambda: c.execute("select 1 from pg_replication_slots where active").fetchone(),
                 "the slot",
                 60,
             )
