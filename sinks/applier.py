@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from cdc.errors import DataError, Stop
+from cdc.errors import DataError, Stop, TargetUnavailable
 from schemas.table import TableSchema
 from sinks.collapse import collapse, in_source_order, runs, source_order
 from sinks.deadletter import DeadLetters
@@ -50,14 +50,23 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class Applier:
-    """Applies cuts to one target, one at a time."""
+    """Applies cuts to one target, one at a time.
+
+    `may_judge` tells whether a refused row may be poison already: with several workers, only when
+    every partition has been applied as far as these events (R4).
+    """
 
     def __init__(
-        self, target: Target, letters: DeadLetters, tables: Callable[[], Sequence[TableSchema]]
+        self,
+        target: Target,
+        letters: DeadLetters,
+        tables: Callable[[], Sequence[TableSchema]],
+        may_judge: Callable[[Sequence[Event]], bool],
     ) -> None:
         self._target = target
         self._letters = letters
         self._tables = tables
+        self._may_judge = may_judge
         self._prepared = 0
 
     def apply(self, cut: Cut) -> Applied:
@@ -119,7 +128,12 @@ class Applier:
         good = [event for event in events if event.kind != POISON]
         try:
             self._target.apply(in_source_order(good), spans)
-        except DataError:
+        except DataError as error:
+            if not self._may_judge(good):
+                raise TargetUnavailable(
+                    f"a row waits for rows of other workers: {error}",
+                    hint="It is tried again until every partition has come that far.",
+                ) from error
             good, refused = self._isolate(good)
             if not refused:
                 raise

@@ -22,7 +22,7 @@ from cdc.kafka import KafkaConfig, consumer_client, kafka_error
 from sinks.checkpoint import Lane
 from sinks.decode import SKIP, Event
 
-__all__ = ["Intake", "Reader", "consumer_settings"]
+__all__ = ["Intake", "Members", "Reader", "consumer_settings"]
 
 _AT_LEAST, _AT_MOST, _USUAL_BYTES = 500, 10_000, 1500
 _LOST = frozenset(
@@ -44,6 +44,18 @@ class Reader(Protocol):
         ...
 
 
+class Members(Protocol):
+    """Who decides what a change in the group's assignment means: the session."""
+
+    def gained(self, places: Sequence[tuple[str, int]]) -> list[Lane]:
+        """Return the lanes of partitions that are ours now, at the target's cursors."""
+        ...
+
+    def losing(self) -> None:
+        """Bring to an end what is with the target, before partitions go to another worker."""
+        ...
+
+
 def consumer_settings(group: str) -> dict[str, str | float | bool]:
     """Return what a sink's consumer adds: little held in the client, and no delay (R14)."""
     return {
@@ -53,6 +65,9 @@ def consumer_settings(group: str) -> dict[str, str | float | bool]:
         "fetch_max_bytes": 8 * 1024 * 1024,
         "fetch_wait_max_ms": 100,
         "fetch_queue_backoff_ms": 5,
+        "partition_assignment_strategy": "cooperative-sticky",
+        "session_timeout_ms": 6000,
+        "heartbeat_interval_ms": 2000,
     }
 
 
@@ -80,6 +95,27 @@ class Intake:
             places.append(Place(topic, number, offset))
         if places:
             self._call(lambda: self._consumer.incremental_assign(places))
+
+    def subscribe(self, topics: Sequence[str], members: Members) -> None:
+        """Share the partitions of `topics` with the other workers of the group.
+
+        `members` hears, inside `fill`, which partitions come and which are to go.
+        """
+
+        def gained(_consumer: Consumer, places: list[Place]) -> None:
+            self.add(members.gained([(place.topic, place.partition) for place in places]))
+
+        def lost(_consumer: Consumer, places: list[Place]) -> None:
+            members.losing()
+            for place in places:
+                self.lanes.pop((place.topic, place.partition), None)
+            self._call(lambda: self._consumer.incremental_unassign(places))
+
+        self._call(
+            lambda: self._consumer.subscribe(
+                list(topics), on_assign=gained, on_revoke=lost, on_lost=lost
+            )
+        )
 
     def add_other(self, topic: str, partitions: int, take: Callable[[Message], None]) -> None:
         """Read another topic from its beginning and hand its records to `take`."""

@@ -9,18 +9,18 @@ piece by piece while it is read, and its cursors are known when it has ended (R1
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from cdc.errors import KafkaUnavailable
+from cdc.errors import KafkaUnavailable, TopicChanged, UnknownEvent
 from cdc.kafka import topic_ids
 from cdc.positions import PositionsTopic
 from sinks.applier import Applied, Applier, Cut
 from sinks.checkpoint import Lane, Limit
 from sinks.consume import Intake
-from sinks.cut import Cuts
+from sinks.cut import EVERYTHING, Cuts
 from sinks.deadletter import DeadLetters
-from sinks.decode import Event
+from sinks.decode import TRUNCATE, Event
 from sinks.job import SinkJob
 from sinks.routes import Routes
 from sinks.target import Span, TopicPartition
@@ -45,7 +45,10 @@ class Session:
         self._intake = Intake(job.kafka, group, self._routes)
         self._cuts = Cuts()
         self._letters = DeadLetters(job.kafka, job.context)
-        self._applier = Applier(self._target, self._letters, lambda: self._routes.tables)
+        tables = self._routes.tables
+        self._applier = Applier(self._target, self._letters, lambda: tables, self._may_judge)
+        self._alone = job.workers == 1
+        self._known: dict[str, list[TopicPartition]] = {}
         self._thread = ThreadPoolExecutor(1, "apply")
         self._pending: Future[Applied] | None = None
         self._ends: dict[TopicPartition, int] = {}
@@ -62,6 +65,7 @@ class Session:
     def close(self) -> None:
         """Let go of everything; what was submitted ends first, one way or the other."""
         self._thread.shutdown(wait=True)
+        self._pending = None
         self._intake.close()
         self._letters.close()
         self._target.close()
@@ -92,22 +96,41 @@ class Session:
     def _look(self) -> None:
         """Find new topics, then, for boundaries known before, how far to read (R12)."""
         sources = self._cuts.news()
-        known = {partition.topic for partition in self._partitions()}
-        new = [name for name in self._topics.names() if name not in known]
-        if new:
-            self._begin(new)
-        if not self._has_positions:
+        names = self._topics.names()
+        self._refuse_growth(names)
+        found = self._topics.describe(name for name in names if name not in self._known)
+        self._known |= found
+        if found and self._alone:
+            self._intake.add(self.gained([p for group in found.values() for p in _places(group)]))
+        elif found:
+            self._intake.subscribe(sorted(self._known), self)
+        if not self._has_positions and self._alone:
             self._begin_positions()
-        self._ends = self._topics.ends(self._partitions())
+        self._ends = self._topics.ends(p for group in self._known.values() for p in group)
         self._cuts.aim(sources, self._ends)
         self._looked = time.monotonic()
 
-    def _begin(self, topics: Sequence[str]) -> None:
-        found = self._topics.describe(topics)
-        partitions = [partition for group in found.values() for partition in group]
+    def _refuse_growth(self, names: Mapping[str, int]) -> None:
+        for name, partitions in self._known.items():
+            if names.get(name, len(partitions)) != len(partitions):
+                raise TopicChanged(
+                    f"topic {name} had {len(partitions)} partitions and has {names[name]}",
+                    hint="Keys have moved between partitions, so their order is lost. Write the "
+                    "table into a new topic with a new snapshot.",
+                )
+
+    def gained(self, places: Sequence[tuple[str, int]]) -> list[Lane]:
+        """Return lanes that begin at the target's cursors."""
         self._settle()
+        missing = {topic for topic, _ in places} - self._known.keys()
+        self._known |= self._topics.describe(missing)
+        partitions = [self._known[topic][number] for topic, number in places]
         cursors = self._target.cursors(partitions)
-        self._intake.add([Lane(partition, cursors[partition]) for partition in partitions])
+        return [Lane(partition, cursors[partition]) for partition in partitions]
+
+    def losing(self) -> None:
+        """Wait for what is with the target: the next owner begins behind it."""
+        self._settle()
 
     def _begin_positions(self) -> None:
         name = PositionsTopic(self._job.kafka, self._job.context.pipeline).name
@@ -116,8 +139,21 @@ class Session:
             self._intake.add_other(name, found[name][1], self._cuts.take_position)
             self._has_positions = True
 
-    def _partitions(self) -> list[TopicPartition]:
-        return [lane.partition for lane in self._lanes]
+    def _may_judge(self, events: Sequence[Event]) -> bool:
+        """Tell whether every partition of other workers has come as far as `events` (R4)."""
+        if self._alone:
+            return True
+        mine = set(self._intake.lanes)
+        groups = list(self._known.values())
+        others = [p for group in groups for p in group if (p.topic, p.partition) not in mine]
+        newest = max((e.stamp for e in events if e.stamp is not None), default=None)
+        ends = self._ends
+        for partition, cursor in self._target.cursors(others).items():
+            offset, stamp = (0, None) if cursor is None else (cursor.offset, cursor.stamp)
+            passed = stamp is not None and newest is not None and stamp >= newest
+            if not passed and offset < ends.get(partition, 0):
+                return False
+        return True
 
     @property
     def _lanes(self) -> list[Lane]:
@@ -128,8 +164,10 @@ class Session:
     def _cut(self, *, full: bool) -> bool:
         """Submit what may be applied; tell whether there was anything."""
         lanes = self._lanes
-        limits = self._cuts.ready(lanes, full=full)
-        partitions = [lane.take(limits[lane.source]) for lane in lanes]
+        limits = self._cuts.ready(lanes, full=full) if self._alone else {}
+        partitions = [lane.take(limits.get(lane.source, EVERYTHING)) for lane in lanes]
+        if not self._alone:
+            self._refuse_truncates(partitions)
         filled = any(partitions)
         if not filled and time.monotonic() - self._moved < _IDLE_CURSOR_S:
             return False
@@ -140,6 +178,17 @@ class Session:
             self._pending = self._thread.submit(self._applier.apply, cut)
             self._follow(spans)
         return filled
+
+    def _refuse_truncates(self, partitions: Sequence[list[Event]]) -> None:
+        """Refuse what only one worker can order: a truncate over several partitions (R8)."""
+        for event in (event for events in partitions for event in events):
+            topic = event.message.topic() or ""
+            if event.kind == TRUNCATE and len(self._known[topic]) > 1:
+                raise UnknownEvent(
+                    f"{topic} has several partitions and was truncated, and this sink has several "
+                    "workers: none of them knows what the others have applied",
+                    hint="Set `workers: 1` for this sink; it goes on from the same cursors.",
+                )
 
     def _follow(self, spans: Sequence[Span]) -> None:
         self._moved = time.monotonic()
@@ -213,7 +262,13 @@ class Session:
 
     def waiting(self) -> str:
         """Name what is waited for before anything can be applied; empty when nothing is."""
-        if not self._intake.lanes:
+        if not self._known:
             return "a topic that matches `tables`"
+        if not self._alone:
+            return ""
         unknown = {lane.source for lane in self._lanes if lane.events} - self._cuts.known
         return f"the first position of {', '.join(sorted(unknown))}" if unknown else ""
+
+
+def _places(partitions: Sequence[TopicPartition]) -> list[tuple[str, int]]:
+    return [(partition.topic, partition.partition) for partition in partitions]

@@ -26,13 +26,14 @@ class Topics:
         self._admin = admin_client(kafka)
         self._wanted = wanted
 
-    def names(self) -> list[str]:
-        """Return the wanted topics there are now."""
+    def names(self) -> dict[str, int]:
+        """Return the wanted topics there are now, with their numbers of partitions."""
         try:
             found = self._admin.list_topics(timeout=DEADLINE_S).topics
         except KafkaException as error:
             raise kafka_error(error, "listing topics") from error
-        return sorted(name for name in found if self._wanted(name))
+        wanted = sorted(name for name in found if self._wanted(name))
+        return {name: len(found[name].partitions) for name in wanted}
 
     def describe(self, names: Iterable[str]) -> dict[str, list[TopicPartition]]:
         """Return the partitions of `names` with the topics' ids (KIP-516)."""

@@ -90,7 +90,7 @@ class _Worker:
         The first may have been our own transaction whose reply was lost, or an operator.
         """
         now = time.monotonic()
-        if now - self._rival_seen < _RIVAL_S:
+        if self._job.workers == 1 and now - self._rival_seen < _RIVAL_S:
             raise Fenced(
                 f"another worker moves the cursors of {self._job.context.name}: {error}",
                 hint="Two workers run the same sink; stop one, or set `workers:` above 1.",

@@ -23,6 +23,15 @@ from sinks.mapping import Selection
 from sinks.targets.postgres import Config, create
 from sinks.worker import run_sink
 
+# An insert trigger counts what is applied; an upsert that hits an existing row updates it.
+AUDIT = """
+CREATE TABLE items (id bigint PRIMARY KEY, name text);
+CREATE TABLE audit (op text, id bigint);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO audit VALUES (TG_OP, NEW.id); RETURN NEW; END $$;
+CREATE TRIGGER noted AFTER INSERT OR UPDATE ON items FOR EACH ROW EXECUTE FUNCTION note();
+"""
+
 
 def changes(
     commit: int,

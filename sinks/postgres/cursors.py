@@ -61,7 +61,7 @@ class CursorTable:
 
     def __init__(self, context: Context, schema: str) -> None:
         self._owner = (context.pipeline, context.name)
-        self._schema = sql.Identifier(schema)
+        self._schema_name, self._schema = schema, sql.Identifier(schema)
         self._name = sql.Identifier(schema, "cursors")
 
     def create(self, connection: Connection) -> None:
@@ -71,7 +71,10 @@ class CursorTable:
         ).fetchone()
         if found is not None and found[0] is not None:
             return
-        connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(self._schema))
+        # Asked first: IF NOT EXISTS wants the right to create schemas even where there is one.
+        known = "SELECT 1 FROM pg_namespace WHERE nspname = %s"
+        if connection.execute(known, (self._schema_name,)).fetchone() is None:
+            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(self._schema))
         connection.execute(sql.SQL(_CREATE).format(self._name))
 
     def read(

@@ -28,6 +28,7 @@ def findings(
 ) -> Iterator[Finding]:
     """Yield one finding for each precondition; `tables` are those the mapping names."""
     yield _version(connection)
+    yield _staging(connection)
     yield _cursors(connection, schema)
     for table in tables:
         yield from _table(connection, table, may_create=may_create, workers=workers)
@@ -51,8 +52,30 @@ def _version(connection: Connection) -> Finding:
     return Finding("fail", "version", f"{text} is older than 14", "Upgrade the server.")
 
 
+def _staging(connection: Connection) -> Finding:
+    """Changes are staged in temporary tables before they are merged."""
+    if _one(connection, "SELECT has_database_privilege(current_database(), 'TEMPORARY')"):
+        return Finding("ok", "staging", "temporary tables can be made")
+    database = _one(connection, "SELECT current_database()::text")
+    base = sql.Identifier(database).as_string(connection)
+    repair = f"GRANT TEMPORARY ON DATABASE {base} TO {_role(connection)};"
+    return Finding("fail", "staging", "the role may not make temporary tables", repair)
+
+
+def _closed(connection: Connection, schema: str, place: str) -> Finding | None:
+    """Return what is wrong when the role may not look into a schema that exists."""
+    query = "SELECT NOT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s"
+    if not _one(connection, query, schema):
+        return None
+    name = sql.Identifier(schema).as_string(connection)
+    repair = f"GRANT USAGE, CREATE ON SCHEMA {name} TO {_role(connection)};"
+    return Finding("fail", place, f"the role may not use the schema {schema}", repair)
+
+
 def _cursors(connection: Connection, schema: str) -> Finding:
     place = f"{schema}.cursors"
+    if (closed := _closed(connection, schema, place)) is not None:
+        return closed
     name = sql.Identifier(schema).as_string(connection)
     role, database = _role(connection), _one(connection, "SELECT current_database()::text")
     base = sql.Identifier(database).as_string(connection)
@@ -86,6 +109,9 @@ def _table(
     connection: Connection, table: TableId, *, may_create: bool, workers: int
 ) -> Iterator[Finding]:
     place = sql.Identifier(table.schema, table.name).as_string(connection)
+    if (closed := _closed(connection, table.schema, str(table))) is not None:
+        yield closed
+        return
     oid = _one(connection, "SELECT to_regclass(%s)::oid", place)
     if oid is None:
         yield _missing(connection, table, may_create=may_create)

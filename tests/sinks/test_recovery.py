@@ -14,20 +14,12 @@ from cdc.errors import StateError, TargetUnavailable, TopicChanged
 from cdc.kafka import TopicSettings, ensure_topics
 from cdc.publish import Publisher
 from fix_pipeline import Pipeline, item_batch, wait_until
-from fix_sink import Sink, changes, commit, insert, piece
+from fix_sink import AUDIT, Sink, changes, commit, insert, piece
 from sinks.targets import postgres
 
 MakeSink = Callable[..., Sink]
 MakePublisher = Callable[..., Publisher]
 COUNT = "SELECT count(*) FROM items"
-# An insert trigger counts what is applied; an upsert that hits an existing row updates it.
-AUDIT = """
-CREATE TABLE items (id bigint PRIMARY KEY, name text);
-CREATE TABLE audit (op text, id bigint);
-CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
-  $$ BEGIN INSERT INTO audit VALUES (TG_OP, NEW.id); RETURN NEW; END $$;
-CREATE TRIGGER noted AFTER INSERT OR UPDATE ON items FOR EACH ROW EXECUTE FUNCTION note();
-"""
 POINTS = ["sink.before_stage", "sink.before_cursor", "sink.before_commit", "sink.after_commit"]
 
 
