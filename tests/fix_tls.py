@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,47 @@ class Acl:
     name: str
     operation: AclOperation
     prefixed: bool = False
+
+
+PAGE = Path(__file__).parents[1] / "docker" / "acls.md"
+ROW = re.compile(r"^\| (\w+) \| ([a-z ]+) \| `([^`]+)` \| ([\w, ]+) \|", re.MULTILINE)
+KINDS = {
+    "topic": ResourceType.TOPIC,
+    "group": ResourceType.GROUP,
+    "transactional id": ResourceType.TRANSACTIONAL_ID,
+}
+OPERATIONS = {
+    "Read": AclOperation.READ,
+    "Write": AclOperation.WRITE,
+    "Create": AclOperation.CREATE,
+    "Describe": AclOperation.DESCRIBE,
+}
+
+
+def documented(who: str, *, creates: bool) -> list[tuple[str, str, str]]:
+    """(resource, name, operation) of each line of the page for `who`."""
+    needed, create = PAGE.read_text().split("## Topics made by Tailrace")
+    text = needed + create if creates else needed
+    return [
+        (kind, name, operation.strip())
+        for owner, kind, name, operations in ROW.findall(text)
+        if owner == who
+        for operation in operations.split(",")
+    ]
+
+
+def as_acl(line: tuple[str, str, str], names: Mapping[str, str]) -> Acl:
+    """One line of the page, with `names` for its placeholders."""
+    kind, name, operation = line
+    for what, called in names.items():
+        name = name.replace(f"<{what}>", called)
+    exact = name.removesuffix("*")
+    return Acl(KINDS[kind], exact, OPERATIONS[operation], prefixed=exact != name)
+
+
+def acls_of(who: str, names: Mapping[str, str], *, creates: bool) -> list[Acl]:
+    """All that the page says of `who`."""
+    return [as_acl(line, names) for line in documented(who, creates=creates)]
 
 
 class SecureKafka:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AclOperation, ResourceType
 
 from cdc.compacted import ensure_internal
 from cdc.control import ControlReader, ControlWriter
@@ -17,41 +15,11 @@ from cdc.kafka import COMPACTED, KafkaConfig, TopicSettings, ensure_topics
 from cdc.positions import PositionsTopic
 from cdc.status import Heartbeat, StatusReader, StatusWriter
 from fix_pipeline import At, Pipeline, item_batch, wait_until
-from fix_tls import Acl, Door, SecureKafka
-
-PAGE = Path(__file__).parents[2] / "docker" / "acls.md"
-ROW = re.compile(r"^\| (\w+) \| ([a-z ]+) \| `([^`]+)` \| ([\w, ]+) \|", re.MULTILINE)
-KINDS = {
-    "topic": ResourceType.TOPIC,
-    "group": ResourceType.GROUP,
-    "transactional id": ResourceType.TRANSACTIONAL_ID,
-}
-OPERATIONS = {
-    "Read": AclOperation.READ,
-    "Write": AclOperation.WRITE,
-    "Create": AclOperation.CREATE,
-    "Describe": AclOperation.DESCRIBE,
-}
+from fix_tls import Door, SecureKafka, as_acl, documented
 
 
-def documented(who: str, *, creates: bool) -> list[tuple[str, str, str]]:
-    """(resource, name, operation) of each line of the page for `who`."""
-    needed, create = PAGE.read_text().split("## Topics made by Tailrace")
-    text = needed + create if creates else needed
-    return [
-        (kind, name, operation.strip())
-        for owner, kind, name, operations in ROW.findall(text)
-        if owner == who
-        for operation in operations.split(",")
-    ]
-
-
-def as_acl(line: tuple[str, str, str], pipeline: Pipeline) -> Acl:
-    kind, name, operation = line
-    name = name.replace("<pipeline>", pipeline.name).replace("<source>", pipeline.source)
-    name = name.replace("<sink>", "crm")
-    exact = name.removesuffix("*")
-    return Acl(KINDS[kind], exact, OPERATIONS[operation], prefixed=exact != name)
+def names(pipeline: Pipeline) -> dict[str, str]:
+    return {"pipeline": pipeline.name, "source": pipeline.source, "sink": "crm"}
 
 
 def make_topics(plain: KafkaConfig, pipeline: Pipeline) -> None:
@@ -79,7 +47,7 @@ def worker(secure_kafka: SecureKafka, door: Door) -> Worker:
             open_door = KafkaConfig(bootstrap=secure_kafka.broker.bootstrap, registry=registry)
             make_topics(open_door, pipeline)
         lines = [line for line in documented(who, creates=creates) if line != without]
-        secure_kafka.allow(user, [as_acl(line, pipeline) for line in lines])
+        secure_kafka.allow(user, [as_acl(line, names(pipeline)) for line in lines])
         return pipeline
 
     return made
@@ -134,7 +102,7 @@ def test_a_source_that_lacks_one_acl_names_what_it_lacks(
     worker: Worker, line: tuple[str, str, str]
 ) -> None:
     pipeline = worker("source", without=line)
-    lacking = as_acl(line, pipeline).name
+    lacking = as_acl(line, names(pipeline)).name
     with pytest.raises(ConfigError) as caught:
         publishes(pipeline)
     assert lacking in f"{caught.value} {caught.value.hint}"
@@ -149,6 +117,6 @@ def test_a_source_that_may_not_make_a_topic_names_it(
     worker: Worker, line: tuple[str, str, str]
 ) -> None:
     pipeline = worker("source", without=line, creates=True)
-    lacking = as_acl(line, pipeline).name
+    lacking = as_acl(line, names(pipeline)).name
     with pytest.raises(ConfigError, match=re.escape(f"creating topic {lacking}")):
         publishes(pipeline)
