@@ -21,8 +21,10 @@ import psycopg
 
 from cdc.demo.shop import TABLES, create_shop
 from cdc.errors import CdcError
+from cdc.kafka import KafkaConfig
 from cdc.local import LocalStack
 from cdc.local.process import Command, Server, end_of_log
+from cdc.status import StatusReader
 
 __all__ = ["Stage", "Urls"]
 
@@ -120,6 +122,7 @@ class Stage:
         or together with, everything before it. Raises `errors.CdcError` past the deadline.
         """
         started = time.monotonic()
+        self._wait_for_snapshot(started + deadline_s)
         with psycopg.connect(self.urls.source, autocommit=True) as source:
             source.execute(
                 "insert into customers (full_name, email, address) values (%s, %s, '{}')"
@@ -130,6 +133,21 @@ class Stage:
         self._wait_for(self.urls.mirror, "customers", "full_name", (started, deadline_s))
         self._wait_for(self.urls.crm, "crm.clients", "name", (started, deadline_s))
         return time.monotonic() - started
+
+    def _wait_for_snapshot(self, deadline: float) -> None:
+        """A change that came through the log says nothing of tables still being read."""
+        places = {"bootstrap": self.urls.kafka, "registry": self.urls.registry}
+        status = StatusReader(KafkaConfig.model_validate(places), "demo")
+        try:
+            while time.monotonic() < deadline:
+                beat = status.read().get("source/shopdb")
+                if beat is not None and beat.state == "streaming" and not beat.snapshots:
+                    return
+                self.check()
+                time.sleep(0.05)
+        finally:
+            status.close()
+        raise CdcError("the snapshot was not done in time")
 
     def _wait_for(self, url: str, table: str, column: str, times: tuple[float, float]) -> None:
         started, deadline_s = times

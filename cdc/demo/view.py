@@ -106,7 +106,7 @@ class _View:
         load = self._busy.load
         total = load.changes if load is not None else 0
         table.add_row("shop (PostgreSQL)", "busy", f"{total:,}", self._rate("shop", total))
-        for key, beat in beats.items():
+        for key, beat in sorted(beats.items(), key=lambda item: item[0], reverse=True):
             verb = "captured by" if key.startswith("source/") else "applied by"
             table.add_row(
                 f"{verb} {beat.unit}",
@@ -193,5 +193,6 @@ def watch(stage: Stage, console: Console) -> None:
         "Everything is stopped. To look further:\n"
         "  cdc local up               a standing Kafka, registry and PostgreSQL\n"
         "  cdc init --help            a pipeline for a database of yours\n"
-        "  make demo ARGS=--once      the same load, compared row by row"
+        "  make demo ARGS=--once      the same load, compared row by row",
+        highlight=False,
     )
