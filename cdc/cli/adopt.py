@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cdc.config import Pipeline, Unit
+from cdc.control import ControlWriter
 from sinks.mapping import Selection
 from sinks.target import Cursor, Span, Target
 from sinks.topics import Topics
@@ -22,6 +23,7 @@ def adopted(pipeline: Pipeline, source: str, *, dry_run: bool) -> list[dict[str,
             spans = _stamped(pipeline, unit, target, source)
             if spans and not dry_run:
                 target.apply([], spans)
+                ControlWriter(pipeline.kafka, pipeline.name).send(unit.address, "restart")
         finally:
             target.close()
         out += [

@@ -66,14 +66,14 @@ def set_(
     boundary = _boundary(wanted, stored)
     if yes:
         overwrite(pipeline.kafka, pipeline.name, source, Stored(wanted, boundary, {}))
-    _told(source, "set", wanted, done=yes, as_json=json)
+    _told(source, "set", [], done=yes, as_json=json)
 
 
 @app.command()
 def reset(
     source: SourceName, yes: Yes = False, config: ConfigFile = DEFAULT_FILE, json: Json = False
 ) -> None:
-    """Forget position and progress: the next start takes a new snapshot.
+    """Forget position and progress, and drop the slot: the next start takes a new snapshot.
 
     Tables that lost rows meanwhile keep them in the targets: truncate there, or rewind the sinks.
 
@@ -82,10 +82,14 @@ def reset(
     pipeline, unit = _source(config, source)
     _ready(pipeline, unit)
     stored = PositionsTopic(pipeline.kafka, pipeline.name).read(unit.context.name)
+    dropped: list[str] = []
+    if hasattr(unit.connector.module, "drop"):
+        left = unit.connector.offer("drop")
+        dropped = list(left(unit.context, unit.config, dry_run=not yes))
     if yes:
         gone: dict[str, Any] = dict.fromkeys(stored.progress)
         overwrite(pipeline.kafka, pipeline.name, source, Stored(None, None, gone))
-    _told(source, "reset", None, done=yes, as_json=json)
+    _told(source, "reset", dropped, done=yes, as_json=json)
 
 
 @app.command()
@@ -151,10 +155,13 @@ def _as_json(source: str, stored: Stored) -> dict[str, Any]:
     }
 
 
-def _told(source: str, what: str, position: Any, *, done: bool, as_json: bool) -> None:
+def _told(source: str, what: str, dropped: list[str], *, done: bool, as_json: bool) -> None:
     if as_json:
-        print_json({"source": source, "done": done, "action": what, "position": position})
-    elif done:
+        print_json({"source": source, "done": done, "action": what, "dropped": dropped})
+        return
+    for line in dropped:
+        print(f"{'dropped' if done else 'would drop'}: {line}")
+    if done:
         print(f"position of {source}: {what}")
     else:
         print(f"position of {source} would be {what}; add --yes to do it")

@@ -1,7 +1,8 @@
 """`cdc sink rewind NAME --to …`: apply again what was applied, from an offset or a time on.
 
 Only the target's own cursors move, by the same compare-and-set as every batch. The source stamp of
-a moved cursor is forgotten, else everything behind it would be dropped as a repeat (R5).
+a moved cursor is forgotten, else everything behind it would be dropped as a repeat (R5). A worker
+that runs is asked to begin again from the cursors.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, pipeline_of, print_json, print_rows
 from cdc.config import Pipeline, Unit
+from cdc.control import ControlWriter
 from cdc.errors import ConfigError, StateError
 from cdc.kafka import DEADLINE_S, KafkaConfig, consumer_client, kafka_error
 from sinks.mapping import Selection
-from sinks.target import Cursor, Span, Target, TopicPartition
+from sinks.target import Cursor, CursorMoved, Span, Target, TopicPartition
 from sinks.topics import Topics
 
 __all__ = ["rewind"]
@@ -54,6 +56,12 @@ def rewind(
         spans = _spans(pipeline, unit, target, (topic, to))
         if not dry_run:
             target.apply([], spans)
+            ControlWriter(pipeline.kafka, pipeline.name).send(unit.address, "restart")
+    except CursorMoved as error:
+        raise StateError(
+            f"{unit.address} moved its cursors meanwhile; nothing was changed",
+            hint=f"cdc pause {unit.address}, then again",
+        ) from error
     finally:
         target.close()
     if json:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from typing import Annotated, Any
 
 import orjson
@@ -13,7 +15,6 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from rich.console import Console
 
 from cdc.cli.shared import DEFAULT_FILE, ConfigFile, pipeline_of
-from cdc.config import Pipeline
 from cdc.errors import CdcError, ConfigError
 from cdc.kafka import DEADLINE_S, KafkaConfig, consumer_client, kafka_error, topic_ids
 from cdc.plugins import nearest
@@ -24,6 +25,8 @@ from schemas.wire import FRAME_BYTES, schema_id
 __all__ = ["Decoder", "tail"]
 
 _BATCH = 1000
+_HIDDEN_S = 20.0
+"""Longer than an abandoned transaction stays open."""
 
 
 def tail(
@@ -48,38 +51,90 @@ def tail(
     """
     pipeline = pipeline_of(config)
     consumer = consumer_client(pipeline.kafka)
-    decoder = Decoder(Registry(pipeline.kafka.registry))
     show = _printer(json=json)
     try:
-        ends = _begin(consumer, pipeline, topic, (offset, count))
-        limit = None if follow else count
-        for number, message in enumerate(_messages(consumer, ends, follow=follow)):
-            if limit is not None and offset is not None and number >= limit:
-                break
-            show(decoder.record(message))
+        with Registry(pipeline.kafka.registry) as registry:
+            decoder = Decoder(registry)
+            for message in _wanted(_Reader(consumer, pipeline.kafka, topic), offset, count):
+                show(decoder.record(message))
+            while follow:
+                for message in consumer.consume(_BATCH, 0.2):
+                    if _is_record(message):
+                        show(decoder.record(message))
     except KafkaException as error:
         raise kafka_error(error, f"reading {topic}") from error
     finally:
         consumer.close()
 
 
-def _begin(
-    consumer: Consumer, pipeline: Pipeline, given: str, wanted: tuple[str | None, int]
-) -> dict[int, int]:
-    """Assign the partitions and return where each of them ends now."""
-    offset, count = wanted
-    topic, _, only = given.removesuffix("]").partition("[")
-    partitions = _partitions(pipeline.kafka, topic, int(only) if only.isdecimal() else None)
-    places, ends = [], {}
-    for number in partitions:
-        place = TopicPartition(topic, number)
-        low, high = consumer.get_watermark_offsets(place, timeout=DEADLINE_S, cached=False)
-        first = max(low, high - count) if offset is None else _first(offset, low, high)
-        places.append(TopicPartition(topic, number, first))
-        if first < high:
-            ends[number] = high
-    consumer.assign(places)
-    return ends
+def _wanted(reader: _Reader, offset: str | None, count: int) -> Iterator[Message]:
+    """Yield `count` records from `offset` on, or the last ones, by time, when there is none."""
+    if offset is not None:
+        yield from islice(reader.read(lambda low, high: _first(offset, low, high)), count)
+        return
+    window = 2 * count + 8
+    while True:
+        found = list(reader.read(partial(_back, window)))
+        if len(found) >= count or window >= reader.longest:
+            break
+        window *= 4
+    yield from sorted(found, key=lambda message: message.timestamp()[1])[-count:] if count else []
+
+
+def _back(window: int, low: int, high: int) -> int:
+    return max(low, high - window)
+
+
+class _Reader:
+    """Reads a topic up to where it ends when asked. Offsets have gaps: transaction markers."""
+
+    def __init__(self, consumer: Consumer, kafka: KafkaConfig, given: str) -> None:
+        topic, _, only = given.removesuffix("]").partition("[")
+        self._consumer = consumer
+        self._topic = topic
+        self._partitions = _partitions(kafka, topic, int(only) if only.isdecimal() else None)
+        self.longest = 0
+
+    def read(self, first: Callable[[int, int], int]) -> Iterator[Message]:
+        """Yield committed records; `first` maps the bounds of a partition to where to begin."""
+        places, ends = [], {}
+        for number in self._partitions:
+            place = TopicPartition(self._topic, number)
+            low, high = self._consumer.get_watermark_offsets(
+                place, timeout=DEADLINE_S, cached=False
+            )
+            self.longest = max(self.longest, high - low)
+            begin = first(low, high)
+            places.append(TopicPartition(self._topic, number, begin))
+            if begin < high:
+                ends[number] = high
+        self._consumer.assign(places)
+        return self._messages(ends)
+
+    def _messages(self, ends: dict[int, int]) -> Iterator[Message]:
+        deadline = time.monotonic() + _HIDDEN_S
+        while ends:
+            for message in self._consumer.consume(_BATCH, 0.2):
+                if _is_record(message):
+                    yield message
+                    deadline = time.monotonic() + _HIDDEN_S
+                number = message.partition() or 0
+                reached = (message.offset() or 0) + (message.error() is None)
+                if reached >= ends.get(number, reached + 1):
+                    del ends[number]
+            if time.monotonic() > deadline:
+                hidden = ", ".join(f"{self._topic}[{n}] up to {end}" for n, end in ends.items())
+                print(f"an open transaction hides {hidden}", file=sys.stderr)
+                return
+
+
+def _is_record(message: Message) -> bool:
+    failed = message.error()
+    if failed is None:
+        return True
+    if failed.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own code
+        return False
+    raise kafka_error(failed, f"reading {message.topic()}")
 
 
 def _partitions(kafka: KafkaConfig, topic: str, only: int | None) -> list[int]:
@@ -100,27 +155,6 @@ def _first(offset: str, low: int, high: int) -> int:
     if not offset.isdecimal():
         raise ConfigError(f"--offset {offset}: neither `earliest` nor a number")
     return min(max(low, int(offset)), high)
-
-
-def _messages(consumer: Consumer, ends: dict[int, int], *, follow: bool) -> Iterator[Message]:
-    """Yield records until each partition has reached its end, or for ever."""
-    open_ends = dict(ends)
-    deadline = time.monotonic() + DEADLINE_S
-    while open_ends or follow:
-        for message in consumer.consume(_BATCH, 0.2):
-            number, failed = message.partition() or 0, message.error()
-            if failed is not None and failed.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
-                raise kafka_error(failed, f"reading {message.topic()}")
-            if failed is None:
-                yield message
-                deadline = time.monotonic() + DEADLINE_S
-            reached = (message.offset() or 0) + (failed is None)
-            if reached >= open_ends.get(number, reached + 1):
-                del open_ends[number]
-        if not follow and time.monotonic() > deadline:
-            left = ", ".join(f"[{number}] to {end}" for number, end in open_ends.items())
-            print(f"an open transaction hides {left}", file=sys.stderr)
-            return
 
 
 def _printer(*, json: bool) -> Any:
