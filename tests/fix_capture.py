@@ -171,6 +171,20 @@ class Capture:
             self.source.close()
             self.source = None
 
+    def drop_slot(self, connection: psycopg.Connection[Any]) -> None:
+        """Take the slot away, once the server has noticed that nobody reads it."""
+        self.kill()
+        active = "SELECT 1 FROM pg_replication_slots WHERE slot_name = 'cdc_test_shop' AND active"
+        self.wait_for(lambda: connection.execute(active).fetchone() is None)
+        connection.execute("SELECT pg_drop_replication_slot('cdc_test_shop')")
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait without reading."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     def of(self, table: str) -> list[Event]:
         return [event for event in self.events if event.table == table]
 

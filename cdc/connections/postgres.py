@@ -20,7 +20,7 @@ import psycopg
 from psycopg import conninfo, pq, sql
 from psycopg.pq.abc import PGconn
 
-from cdc.errors import CdcError, ConfigError, SourceUnavailable, Unavailable
+from cdc.errors import CdcError, ConfigError, SourceUnavailable, Stop, Unavailable
 from schemas.table import TableId
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "parameters",
     "qualified",
     "translate",
+    "whole_guard",
 ]
 
 PINNED: Mapping[str, str] = {
@@ -209,8 +210,26 @@ def guard(login: Login) -> Iterator[None]:
         raise translate(error, login) from error
 
 
+@contextmanager
+def whole_guard(login: Login) -> Iterator[None]:
+    """As `guard`, and turn what is left of the driver's errors into ours too.
+
+    Raises `login.unavailable` for what passes by itself, `errors.Stop` for the rest.
+    """
+    try:
+        with guard(login):
+            yield
+    except psycopg.Error as error:
+        text = f"{_place(login)} answers: {str(error).strip()} ({error.sqlstate})"
+        if (error.sqlstate or "")[:2] in _PASSING:
+            raise login.unavailable(text, hint="the worker tries again") from error
+        raise Stop(text, hint="run `cdc check`; the server's log says more") from error
+
+
 _AWAY = ("08", "53", "57")
 """SQLSTATE classes: connection exception, insufficient resources, operator intervention."""
+_PASSING = (*_AWAY, "40", "55")
+"""And transactions rolled back by the server, and objects in use."""
 
 
 def qualified(table: TableId) -> sql.Identifier:

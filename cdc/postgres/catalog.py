@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -10,26 +11,45 @@ from psycopg import sql
 
 from cdc.connections.postgres import Login, guard
 from cdc.decode.pgtypes import TYPE_ROWS, TypeRow, type_row
+from cdc.errors import SourceUnavailable
 from schemas.table import TableId
 
-__all__ = ["Catalog", "ColumnFacts", "Connection", "TableFacts", "selects"]
+__all__ = [
+    "SETTINGS",
+    "Catalog",
+    "ColumnFacts",
+    "Connection",
+    "TableFacts",
+    "TableLocked",
+    "selects",
+]
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
+SETTINGS = {"lock_timeout": "2s", "synchronous_commit": "local"}
+"""No lock is waited for out of sight, and a watermark waits for no standby."""
+
 _TABLES = """
 SELECT c.oid::bigint, n.nspname, c.relname, c.relreplident::text, c.relkind::text,
-       greatest(c.reltuples, 0)::bigint,
+       (WITH RECURSIVE part AS (SELECT c.oid, c.relkind UNION ALL
+            SELECT i.inhrelid, 'p' FROM part JOIN pg_catalog.pg_inherits i
+            ON i.inhparent = part.oid WHERE part.relkind = 'p')
+        SELECT sum(greatest(p.reltuples, 0)) FROM part
+        JOIN pg_catalog.pg_class p ON p.oid = part.oid WHERE p.relkind = 'r')::bigint,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+             AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts
              WHERE i.indrelid = c.oid AND i.indisprimary
              ORDER BY array_position(i.indkey::int2[], a.attnum)),
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+             AND array_position(i.indkey::int2[], a.attnum) < i.indnkeyatts
              WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid
              ORDER BY array_position(i.indkey::int2[], a.attnum))
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE {which}
 """
+"""indkey counts from 0; behind indnkeyatts come the columns an index merely includes."""
 
 _USER_TABLES = """
 c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
@@ -43,6 +63,10 @@ FROM pg_catalog.pg_attribute a
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
+
+
+class TableLocked(SourceUnavailable):
+    """Somebody locks or changes a table just now; what was asked is tried again."""
 
 
 class ColumnFacts(msgspec.Struct, frozen=True):
@@ -76,7 +100,7 @@ class TableFacts(msgspec.Struct, frozen=True):
     columns: tuple[ColumnFacts, ...] = ()
 
 
-def selects(globs: list[str], table: TableId) -> bool:
+def selects(globs: Sequence[str], table: TableId) -> bool:
     """Tell whether `schema.table` matches a glob and none of those that begin with "!"."""
     name = str(table)
     wanted = any(fnmatchcase(name, glob) for glob in globs if not glob.startswith("!"))
@@ -84,7 +108,11 @@ def selects(globs: list[str], table: TableId) -> bool:
 
 
 class Catalog:
-    """Reads the catalogue over one connection. Every method may raise `errors.Unavailable`."""
+    """Reads the catalogue over one connection; see `SETTINGS`.
+
+    Every method may raise `errors.Unavailable`; `TableLocked` where PostgreSQL wants to lock a
+    table to describe it (pg_get_expr, pg_publication_tables) and somebody holds it.
+    """
 
     def __init__(self, connection: Connection, login: Login) -> None:
         self.connection = connection
@@ -98,7 +126,11 @@ class Catalog:
         with guard(self._login):
             if isinstance(query, str):
                 query = sql.Composed([sql.SQL(query)])
-            return self.connection.execute(query, arguments or None).fetchall()
+            try:
+                return self.connection.execute(query, arguments or None).fetchall()
+            except psycopg.errors.LockNotAvailable as error:
+                hint = "see who: SELECT pid, relation::regclass, mode FROM pg_locks"
+                raise TableLocked("a table is locked by another session", hint=hint) from error
 
     def execute(self, statement: str) -> None:
         """Run a statement that returns nothing."""

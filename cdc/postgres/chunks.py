@@ -15,15 +15,25 @@ from psycopg import sql
 
 from cdc.connections.postgres import Login, connect, guard, qualified
 from cdc.decode.lsn import parse_lsn
-from cdc.errors import CdcError, PreflightFailed, SourceUnavailable
-from cdc.postgres.catalog import Connection
+from cdc.errors import CdcError, ConfigError, PreflightFailed
+from cdc.postgres.catalog import Connection, TableLocked
 from cdc.postgres.copying import copy_lines
 from schemas.forms import read_copy
 from schemas.table import TableSchema
 
-__all__ = ["Chunk", "ChunkReader", "Limits", "Slice", "Snapshot", "TableLocked"]
+__all__ = [
+    "Chunk",
+    "ChunkReader",
+    "ConditionRefused",
+    "Limits",
+    "Slice",
+    "Snapshot",
+]
 
 _HALF = 1 << 31
+_CONNECTION = ("08", "53", "57")
+_CHANGED = ("42P01", "42703", "3F000")
+"""Table, column or schema gone: it changed since the catalogue was read, which will be again."""
 _SETTINGS = {"row_security": "off", "lock_timeout": "3s", "statement_timeout": "0"}
 
 _FIND_OPERATORS = """
@@ -37,8 +47,8 @@ path would be compared as text and rows between two chunks lost (measured). Sche
 classes come last, so that no name the role finds now is found elsewhere."""
 
 
-class TableLocked(SourceUnavailable):
-    """Somebody holds a lock that forbids reading; the chunk is tried again."""
+class ConditionRefused(ConfigError):
+    """The operator's condition on a backfill is no SQL the server takes."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -214,6 +224,7 @@ class _Reading:
 
     def __init__(self, login: Login, what: Slice) -> None:
         self._guard = guard(login)
+        self._what = what
         self._table = what.schema.table
 
     def __enter__(self) -> None:
@@ -238,7 +249,14 @@ class _Reading:
                 hint=f"GRANT SELECT ON {name} TO CURRENT_USER; and USAGE on its schema; a table "
                 "with row security needs a role with BYPASSRLS",
             )
-        return None
+        if not isinstance(error, psycopg.Error) or (error.sqlstate or "08")[:2] in _CONNECTION:
+            return None
+        text = f"{self._table} cannot be read: {str(error).strip()}"
+        if self._what.where:
+            return ConditionRefused(text)
+        if error.sqlstate in _CHANGED or (error.sqlstate or "").startswith("40"):
+            return TableLocked(text)
+        return PreflightFailed(text, hint="run `cdc check`; the server's log says more")
 
 
 def _typed(what: Slice, key: Sequence[str]) -> list[sql.Composed]:

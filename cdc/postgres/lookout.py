@@ -6,7 +6,7 @@ import time
 
 from cdc.errors import PreflightFailed
 from cdc.postgres import publication as publications
-from cdc.postgres.catalog import TableFacts
+from cdc.postgres.catalog import TableFacts, TableLocked
 from cdc.postgres.opening import Opening
 from cdc.postgres.relations import Relations, relation_of, shape_of
 from cdc.postgres.snapshots import Snapshots
@@ -50,14 +50,14 @@ class Lookout:
         if full is None:
             return None
         known = self._relations.shapes.get(facts.table)
-        generated = "s" if self._relations.generated else ""
-        relation = relation_of(full, generated=generated)
+        relation = relation_of(full, self._opening.carried(facts.table).columns)
         schema = self._relations.describe(relation)
         if known is None:
             self._relations.remember(facts.table, shape_of(relation, schema.key))
         if self._opening.settings.snapshot != "never":
             attempt = 0 if known is None else 1
-            self._snapshots.add(Job(facts.table, settle=settle, attempt=attempt), full)
+            job = Job(facts.table, estimate=full.estimate, settle=settle, attempt=attempt)
+            self._snapshots.add(job)
         return schema
 
     def look(self, transactions: Transactions) -> None:
@@ -66,7 +66,10 @@ class Lookout:
         if now - self._looked < _LOOK_S or not transactions.between:
             return
         self._looked = now
-        self._new_tables()
+        try:
+            self._new_tables()
+        except TableLocked as error:
+            self.refused = str(error)
         self._slot()
         beat = self._opening.settings.heartbeat
         if beat and now - self._beaten >= beat:
@@ -99,4 +102,4 @@ class Lookout:
         if not found:
             self.refused = f"backfill: {name} is no table of this source"
             return
-        self._snapshots.add(Job(found[0].table, where=where, attempt=1), found[0])
+        self._snapshots.add(Job(found[0].table, where=where, attempt=1))

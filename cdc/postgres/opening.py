@@ -10,11 +10,12 @@ from psycopg.pq.abc import PGconn
 from cdc.connections.postgres import Login
 from cdc.errors import PreflightFailed, StateError
 from cdc.postgres import publication as publications
-from cdc.postgres.catalog import Catalog, TableFacts
+from cdc.postgres.catalog import Catalog, TableFacts, selects
 from cdc.postgres.commands import System, identify
 from cdc.postgres.position import Position
 from cdc.postgres.settings import Settings
 from cdc.postgres.slot import check_slot, check_system, drop_slot, free_slot, slot_facts
+from schemas.table import TableId
 
 __all__ = ["Opening", "begin_anew", "resume"]
 
@@ -32,11 +33,22 @@ class Opening:
             settings.publication, given=not settings.own_publication
         )
         self.publications: list[str] = []
-        self.generated = False
 
     def selected(self) -> list[TableFacts]:
-        """Return the tables the globs select now."""
-        return self.catalog.tables(list(self.settings.tables))
+        """Return the tables the globs select now; of a given publication, those it carries."""
+        tables = self.catalog.tables(list(self.settings.tables))
+        if not self.publication.given:
+            return tables
+        now = publications.published(self.catalog, self.publication)
+        return [facts for facts in tables if facts.table in now]
+
+    def wants(self, table: TableId) -> bool:
+        """Tell whether rows of `table` are asked for; a given publication may carry more."""
+        return not self.publication.given or selects(self.settings.tables, table)
+
+    def carried(self, table: TableId) -> publications.Carried:
+        """Return what the publications send of `table`."""
+        return publications.carried(self.catalog, self.publication, table)
 
     def publish(self, *, first: bool) -> None:
         """Make the publications carry what is selected. Raises `errors.PreflightFailed`.
@@ -51,7 +63,6 @@ class Opening:
             roots = {root for root, _, _ in refused}
             tables = [facts for facts in tables if facts.oid not in roots]
         self.publications = publications.ensure(self.catalog, self.publication, tables)
-        self.generated = publications.carries_generated(self.catalog, self.publication)
 
     def _refuse_what_cannot_work(self) -> None:
         if self.catalog.value("SHOW wal_level") != "logical":

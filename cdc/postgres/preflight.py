@@ -195,8 +195,8 @@ def _publication(
     existing = publications.existing(catalog, publication)
     subject = f"publication {publication.name}"
     if publication.name in existing:
-        carried = publications.published(catalog, publication)
-        yield Finding("ok", subject, f"exists and carries {len(carried)} tables")
+        now = publications.published(catalog, publication)
+        yield Finding("ok", subject, f"exists and carries {len(now)} tables")
         if publication.given:
             yield from _left_out(catalog, publication, tables)
     elif publication.given:

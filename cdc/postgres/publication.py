@@ -21,9 +21,10 @@ from schemas.table import TableId
 
 __all__ = [
     "INSERTS_ONLY",
+    "Carried",
     "Publication",
     "add_sql",
-    "carries_generated",
+    "carried",
     "create_sql",
     "ensure",
     "existing",
@@ -161,12 +162,25 @@ def unpublished(
     return [facts for facts in tables if facts.table not in now]
 
 
-def carries_generated(catalog: Catalog, publication: Publication) -> bool:
-    """Tell whether stored generated columns are sent (PostgreSQL 18)."""
-    if catalog.connection.info.server_version < 180000:
-        return False
-    query = "SELECT pubgencols::text FROM pg_catalog.pg_publication WHERE pubname = %s"
-    return catalog.value(query, (publication.name,)) == "s"
+class Carried(msgspec.Struct, frozen=True):
+    """What a publication sends of one table: `columns`, None for all, and rows by a condition."""
+
+    columns: tuple[str, ...] | None = None
+    condition: str = ""
+
+
+def carried(catalog: Catalog, publication: Publication, table: TableId) -> Carried:
+    """Return what is sent of `table`: column lists and row filters since PostgreSQL 15 (R9)."""
+    if catalog.connection.info.server_version < 150000:
+        return Carried()
+    rows = catalog.rows(
+        "SELECT attnames::text[], coalesce(rowfilter, '') FROM pg_catalog.pg_publication_tables"
+        " WHERE pubname IN (%s, %s) AND schemaname = %s AND tablename = %s",
+        (publication.name, publication.inserts_only, table.schema, table.name),
+    )
+    if not rows:
+        return Carried()
+    return msgspec.convert({"columns": rows[0][0], "condition": rows[0][1]}, Carried)
 
 
 def _add(catalog: Catalog, publication: Publication, tables: Sequence[TableFacts]) -> None:

@@ -11,14 +11,14 @@ rewrite send no row events (measured), so an added column or a changed type asks
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from cdc.decode.pgoutput import Relation, RelationColumn
 from cdc.decode.pgtypes import TypeRow, column_type
-from cdc.postgres.catalog import ColumnFacts, TableFacts
+from cdc.postgres.catalog import ColumnFacts, TableFacts, TableLocked
 from cdc.source import Progress
 from schemas.table import Column, TableId, TableSchema
 
@@ -71,16 +71,16 @@ def shape_of(relation: Relation, key: Sequence[str]) -> Shape:
     return Shape(relation.oid, columns, tuple(key))
 
 
-def relation_of(facts: TableFacts, *, generated: str) -> Relation:
+def relation_of(facts: TableFacts, published: Collection[str] | None = None) -> Relation:
     """Return the Relation a table would be sent with now.
 
-    `generated` holds the kinds of generated columns that are published: "s" or nothing.
+    `published` names its columns in the publication; None means all but generated ones.
     """
     flagged = facts.identity_index if facts.identity == "i" else facts.primary_key
     columns = tuple(
         RelationColumn(c.name, c.oid, c.typmod, facts.identity == "f" or c.name in flagged)
         for c in facts.columns
-        if not c.generated or c.generated in generated
+        if (c.name in published if published is not None else not c.generated)
     )
     return Relation(facts.oid, facts.table, facts.identity, columns)
 
@@ -96,7 +96,6 @@ class Relations:
         self._schemas: dict[int, TableSchema] = {}
         self.shapes: dict[TableId, Shape] = {}
         self.progress: list[Progress] = []
-        self.generated = False
         for progress in stored:
             self._restore(progress)
 
@@ -111,12 +110,19 @@ class Relations:
 
     def describe(self, relation: Relation) -> TableSchema:
         """Return the schema `relation` stands for, without putting it in force."""
-        facts = self._facts.facts(relation.oid)
+        facts = self._now(relation.oid)
         types = self._facts.types({column.oid for column in relation.columns})
         now = {column.name: column for column in facts.columns} if facts else {}
         columns = tuple(_column(column, now.get(column.name), types) for column in relation.columns)
         key = self._key(relation, facts)
         return TableSchema(relation.table, columns, key)
+
+    def _now(self, oid: int) -> TableFacts | None:
+        """Ask the catalogue; a table locked just now is described without it."""
+        try:
+            return self._facts.facts(oid)
+        except TableLocked:
+            return None
 
     def take(self, relation: Relation) -> Turn:
         """Put `relation` in force and tell what it means compared with the shape remembered."""

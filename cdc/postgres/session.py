@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 from psycopg.pq.abc import PGconn
 
-from cdc.connections.postgres import Login, connect, connect_replication
+from cdc.connections.postgres import Login, connect, connect_replication, whole_guard
 from cdc.errors import GapError, StateError, Stop
+from cdc.postgres.catalog import SETTINGS as CATALOG_SETTINGS
 from cdc.postgres.catalog import Catalog
 from cdc.postgres.chunks import ChunkReader, Limits
 from cdc.postgres.creation import SlotCreation
@@ -42,8 +43,6 @@ _PULL_ROWS = 5_000
 _PULL_BYTES = 4 << 20
 _QUIET_S = 2.0
 _WAIT_S = 0.25
-_CATALOG_SETTINGS = {"synchronous_commit": "local"}
-"""A watermark waits for no standby."""
 _STREAM_SETTINGS = {"wal_sender_timeout": "10s"}
 
 
@@ -71,9 +70,13 @@ class Session:
 
     def open(self, after: dict[str, Any] | None, progress: Sequence[Progress]) -> None:
         """See `cdc.source.Source`. Raises `errors.Stop` or `errors.Unavailable`."""
+        with whole_guard(self._login):
+            self._open(after, progress)
+
+    def _open(self, after: dict[str, Any] | None, progress: Sequence[Progress]) -> None:
         stored = Position.decode(after) if after is not None else None
         login, settings = self._login, self._settings
-        connection = connect(login, _CATALOG_SETTINGS)
+        connection = connect(login, CATALOG_SETTINGS)
         self._closing.append(connection)
         self._catalog = Catalog(connection, login)
         self._pgconn = self._connect_stream()
@@ -112,12 +115,9 @@ class Session:
         settings = self._settings
         self._stream = Stream(self._pgconn, self._login)
         self._relations = Relations(self._catalog, settings.keys, progress)
-        self._relations.generated = self._opening.generated
         reader = ChunkReader(self._login, self._stream.feedback)
         limits = Limits(settings.chunk_rows, settings.chunk_bytes)
-        self._snapshots = Snapshots(self._catalog, self._relations, reader, limits, progress)
-        self._snapshots.owner = settings.owner
-        self._snapshots.backfills = settings.snapshot != "never"
+        self._snapshots = Snapshots(self._opening, self._relations, reader, limits, progress)
         self._lookout = Lookout(self._opening, self._relations, self._snapshots)
         self._closing.append(self._snapshots)
 
@@ -131,9 +131,10 @@ class Session:
 
     def read(self, timeout: float) -> Batch | None:
         """See `cdc.source.Source`."""
-        if self._state is State.STREAMING:
-            return self._read(timeout)
-        return self._start(timeout)
+        with whole_guard(self._login):
+            if self._state is State.STREAMING:
+                return self._read(timeout)
+            return self._start(timeout)
 
     def _start(self, timeout: float) -> Batch | None:
         if self._state is State.ANNOUNCING:
@@ -172,8 +173,7 @@ class Session:
         """Move on by one bounded piece; tell whether there may be more at once."""
         self._lookout.look(self._transactions)
         transactions = self._transactions
-        if transactions.busy:
-            transactions.advance()
+        if transactions.advance():
             return True
         if transactions.between:
             transactions.rows.extend(self._snapshots.step(transactions.position))
@@ -249,7 +249,7 @@ class Session:
         jobs = self._snapshots.jobs
         return SourceStatus(
             state="snapshot" if jobs else "streaming",
-            waiting=self._snapshots.waiting or self._lookout.refused,
+            waiting=self._snapshots.waiting or self._snapshots.refused or self._lookout.refused,
             lag_bytes=max(self._lookout.wal_lsn - self._transactions.position.confirmed_lsn, 0),
             retained_bytes=self._lookout.retained,
             snapshots=jobs.counts(),

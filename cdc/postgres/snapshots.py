@@ -17,9 +17,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cdc.postgres.catalog import Catalog, TableFacts
-from cdc.postgres.chunks import Chunk, ChunkReader, Limits, Slice, TableLocked
+from cdc.postgres.catalog import TableFacts, TableLocked
+from cdc.postgres.chunks import Chunk, ChunkReader, ConditionRefused, Limits, Slice
 from cdc.postgres.keys import keys_of, line_key, refill
+from cdc.postgres.opening import Opening
 from cdc.postgres.position import Position
 from cdc.postgres.relations import Relations, Turn, relation_of
 from cdc.postgres.transactions import PREFIX
@@ -39,7 +40,9 @@ _WRITERS = """
 SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l
 WHERE l.granted AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'AccessExclusiveLock')
 AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.relation IN (
-    SELECT %s::oid UNION ALL SELECT relid FROM pg_partition_tree(%s::oid::regclass))
+    WITH RECURSIVE part AS (SELECT %s::oid AS oid UNION ALL
+        SELECT i.inhrelid FROM part JOIN pg_catalog.pg_inherits i ON i.inhparent = part.oid)
+    SELECT oid FROM part)
 """
 
 
@@ -59,7 +62,7 @@ class Snapshots:
 
     def __init__(
         self,
-        catalog: Catalog,
+        opening: Opening,
         relations: Relations,
         reader: ChunkReader,
         limits: Limits,
@@ -67,9 +70,10 @@ class Snapshots:
     ) -> None:
         self.jobs = Jobs(stored)
         self.waiting = ""
-        self.backfills = True
-        self.owner = ""
-        self._catalog = catalog
+        self.refused = ""
+        self._opening = opening
+        self._catalog = opening.catalog
+        self._wanted: dict[TableId, bool] = {}
         self._relations = relations
         self._reader = reader
         self._limits = limits
@@ -86,9 +90,8 @@ class Snapshots:
         """Tell whether the stream has to stand still."""
         return self._whole.running
 
-    def add(self, job: Job, facts: TableFacts) -> None:
+    def add(self, job: Job) -> None:
         """Read a table from its beginning."""
-        job.estimate = 0 if job.where else facts.estimate
         self._touched.watch(job.table)
         self._writers.pop(job.table, None)
         self.jobs.add(job)
@@ -102,32 +105,53 @@ class Snapshots:
         if self._whole.running:
             return self._whole.piece()
         if self._touched.crowded():
-            self._touched.unseen(self._reader.snapshot().sees)
+            self._touched.forget(self._reader.snapshot().sees)
         if self._flight is not None or not self.jobs or time.monotonic() < self._later:
             return ()
         job = next(iter(self.jobs))
+        try:
+            return self._begin(job, position)
+        except TableLocked as error:
+            self.waiting = f"{error}; {job.table} is to be read"
+            self._later = time.monotonic() + _LOCKED_S
+        except ConditionRefused as error:
+            self._refuse(job, str(error))
+        return ()
+
+    def _begin(self, job: Job, position: Position) -> Sequence[Rows]:
         facts = self._catalog.find(job.table)
         if facts is None:
             self._finish(job)
             return ()
-        return self._begin(job, facts, position)
-
-    def _begin(self, job: Job, facts: TableFacts, position: Position) -> Sequence[Rows]:
-        what = slice_of(self._relations, facts, job.where)
+        what = self._slice(facts, job.where)
+        if job.where and not what.key:
+            self._refuse(job, "has no key, so a part of it cannot be read again")
+            return ()
         if not self._may_read(job, facts, whole=not what.key):
             self._later = time.monotonic() + _AGAIN_S
             return ()
         self.waiting = ""
-        try:
-            if what.key:
-                self._read(job, what, facts.oid)
-                return ()
-            self._touched.unwatch(job.table)
-            return self._whole.begin(job, what, position)
-        except TableLocked as error:
-            self.waiting = str(error)
-            self._later = time.monotonic() + _LOCKED_S
+        job.estimate = 0 if job.where else facts.estimate
+        if what.key:
+            self._read(job, what, facts.oid)
             return ()
+        self._touched.unwatch(job.table)
+        return self._whole.begin(job, what, position)
+
+    def _refuse(self, job: Job, reason: str) -> None:
+        self.refused = f"backfill of {job.table} refused: {reason}"
+        self._finish(job)
+
+    def _slice(self, facts: TableFacts, where: str) -> Slice:
+        """Return what to read of a table as it is now; without `key` when none can be followed."""
+        carried = self._opening.carried(facts.table)
+        schema = self._relations.describe(relation_of(facts, carried.columns))
+        order: tuple[str, ...] = ()
+        for candidate in (facts.primary_key, facts.identity_index):
+            if candidate and set(candidate) == set(schema.key):
+                order = candidate
+        found = _keyed(schema, facts, order)
+        return msgspec.structs.replace(found, where=where, row_filter=carried.condition)
 
     def _may_read(self, job: Job, facts: TableFacts, *, whole: bool) -> bool:
         """Tell whether all that was delivered unremembered, or is never delivered, is visible."""
@@ -145,7 +169,7 @@ class Snapshots:
 
         What they wrote then is decoded as unpublished, and a chunk would not see it either.
         """
-        now = {row[0] for row in self._catalog.rows(_WRITERS, (facts.oid, facts.oid))}
+        now = {row[0] for row in self._catalog.rows(_WRITERS, (facts.oid,))}
         left = self._writers.setdefault(job.table, now) & now
         self._writers[job.table] = left
         if left:
@@ -159,7 +183,9 @@ class Snapshots:
         chunk = self._reader.read(what, job.after, self._limits)
         mark = secrets.token_hex(8)
         self._flight = _Flight(job, mark, chunk, what, oid)
-        content = msgspec.json.encode({"source": self.owner, "chunk": mark}).decode()
+        content = msgspec.json.encode(
+            {"source": self._opening.settings.owner, "chunk": mark}
+        ).decode()
         query = "SELECT pg_logical_emit_message(true, %s, %s)"
         self._catalog.rows(query, (PREFIX, content))
 
@@ -175,14 +201,13 @@ class Snapshots:
             return
         if self._flight is not None and self._flight.job.table == turn.table:
             self._flight.spoiled = True
-        facts = self._catalog.find(turn.table)
-        if turn.grown and self.backfills and facts is not None:
-            self.add(Job(turn.table, attempt=1), facts)
+        if turn.grown and self._opening.settings.snapshot != "never":
+            self.add(Job(turn.table, attempt=1))
 
     def passing(self, rows: Rows, xid: int) -> Sequence[Rows]:
         """Remember what a run touches; leave out what a whole table's snapshot held."""
         table = rows.schema.table
-        if self._whole.held(table, xid):
+        if self._whole.held(table, xid) or not self._wants(table):
             return ()
         if self._touched.watches(table):
             if rows.items[0] == b"T":
@@ -191,6 +216,12 @@ class Snapshots:
             elif rows.schema.key:
                 self._touched.touch(table, keys_of(rows), xid)
         return (rows,)
+
+    def _wants(self, table: TableId) -> bool:
+        found = self._wanted.get(table)
+        if found is None:
+            found = self._wanted[table] = not table.schema or self._opening.wants(table)
+        return found
 
     def _spoil(self, table: TableId) -> None:
         if self._flight is not None and self._flight.job.table == table:
@@ -201,10 +232,11 @@ class Snapshots:
         return refill(rows, self._reselect)
 
     def _reselect(self, schema: TableSchema, key: Sequence[str]) -> Row | None:
+        """Return the row now; waits for a lock at most 3 s, then the session begins again."""
         facts = self._catalog.find(schema.table)
         if facts is None or {c.name for c in schema.columns} - {c.name for c in facts.columns}:
             return None
-        lines = self._reader.rows_of(_keyed(schema, facts), key)
+        lines = self._reader.rows_of(_keyed(schema, facts, schema.key), key)
         return read_copy(lines[0]).after if lines else None
 
     def marked(self, content: bytes, commit: Origin) -> Sequence[Rows]:
@@ -256,20 +288,7 @@ class Snapshots:
         self._reader.close()
 
 
-def slice_of(relations: Relations, facts: TableFacts, where: str) -> Slice:
-    """Return what to read of a table as it is now; without `key` when none is usable in order."""
-    relation = relation_of(facts, generated="s" if relations.generated else "")
-    schema = relations.describe(relation)
-    order: tuple[str, ...] = ()
-    for candidate in (facts.primary_key, facts.identity_index):
-        if candidate and set(candidate) == set(schema.key):
-            order = candidate
+def _keyed(schema: TableSchema, facts: TableFacts, key: tuple[str, ...]) -> Slice:
     spelled = {column.name: column.spelled for column in facts.columns}
-    types = tuple(spelled[name] for name in order)
-    return Slice(schema, order, types, only=facts.kind == "r", where=where)
-
-
-def _keyed(schema: TableSchema, facts: TableFacts) -> Slice:
-    spelled = {column.name: column.spelled for column in facts.columns}
-    types = tuple(spelled[name] for name in schema.key)
-    return Slice(schema, schema.key, types, only=facts.kind == "r")
+    types = tuple(spelled[name] for name in key)
+    return Slice(schema, key, types, only=facts.kind == "r")

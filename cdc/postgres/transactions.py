@@ -124,17 +124,17 @@ class Transactions:
 
         Raises `errors.UnknownEvent` for what cannot be read.
         """
-        self._input.append(iter([messages]))
-        self.advance()
+        self._run(messages)
 
-    def advance(self) -> None:
-        """Go on with what was fed, a bounded piece of it."""
+    def advance(self) -> bool:
+        """Go on with what was fed, a bounded piece of it; tell whether anything was left."""
         while self._input:
             messages = next(self._input[-1], None)
             if messages is not None:
                 self._run(messages)
-                return
+                return True
             self._input.pop()
+        return False
 
     def take(self) -> list[Rows]:
         """Hand over the rows collected so far; `position` lies behind the last of them."""
@@ -161,8 +161,7 @@ class Transactions:
                 items.append(kind + data[30:])
                 continue
             if not self._control(kind, data):
-                rest = messages[index + 1 :]
-                self._input.insert(len(self._input) - 1, iter([rest]))
+                self._input.insert(len(self._input) - 1, iter([messages[index + 1 :]]))
                 break
             items, current, fast = self._items, self._run_of, self._is_fast()
         self._flush()

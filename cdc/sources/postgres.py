@@ -138,11 +138,12 @@ def discover(config: Config) -> Iterator[TableSchema]:
     with connect(login) as connection:
         catalog = Catalog(connection, login)
         relations = Relations(catalog, config.key)
-        generated = "s" if connection.info.server_version >= 180000 else ""
+        sent = ("", "s") if connection.info.server_version >= 180000 else ("",)
         for found in catalog.tables(config.tables):
             facts = catalog.facts(found.oid)
             if facts is not None:
-                yield relations.describe(relation_of(facts, generated=generated))
+                names = [column.name for column in facts.columns if column.generated in sent]
+                yield relations.describe(relation_of(facts, names))
 
 
 def drop(

@@ -45,6 +45,17 @@ def db_names() -> tuple[str, ...]:
     return ("usual", "indexed", "whole", "none")
 
 
+def test_columns_an_index_merely_includes_are_no_key(capture: Capture, db: Db) -> None:
+    db.execute("CREATE TABLE item (a int, b int, c text, PRIMARY KEY (b, a) INCLUDE (c))")
+    db.execute("INSERT INTO item SELECT i % 7, i, 'x' FROM generate_series(1, 100) i")
+    capture.options["chunk_rows"] = 9
+    capture.until_snapshot_done()
+    db.execute("UPDATE item SET c = 'y' WHERE a = 3")
+    capture.until_caught_up(db)
+    assert {event.schema.key for event in capture.events} == {("a", "b")}
+    assert capture.model.rows("public.item") == table_rows(db, "SELECT * FROM item")
+
+
 def test_a_table_whose_updates_would_fail_is_refused_and_stays_updatable(
     capture: Capture, db: Db
 ) -> None:
@@ -255,6 +266,24 @@ def test_stored_generated_columns_are_captured(capture: Capture, db: Db) -> None
         {"id": b"2", "twice": b"4"},
     ]
     assert capture.events[0].schema == capture.events[1].schema
+
+
+def test_a_given_publication_decides_columns_and_rows_of_stream_and_snapshot(
+    capture: Capture, db: Db
+) -> None:
+    db.execute("CREATE TABLE item (id int PRIMARY KEY, name text, secret text)")
+    db.execute("CREATE TABLE other (id int PRIMARY KEY)")
+    db.execute("INSERT INTO item SELECT i, 'n', 's' FROM generate_series(-5, 5) i")
+    db.execute("CREATE PUBLICATION theirs FOR TABLE item (id, name) WHERE (id > 0), other")
+    capture.options.update(publication="theirs", tables=["*.item", "*.absent"])
+    capture.until_snapshot_done()
+    db.execute("INSERT INTO item VALUES (6, 'n', 's'), (-6, 'n', 's')")
+    db.execute("INSERT INTO other VALUES (1)")
+    capture.until_caught_up(db)
+    assert {event.table for event in capture.events} == {"public.item"}
+    wanted = table_rows(db, "SELECT id, name FROM item WHERE id > 0")
+    assert capture.model.rows("public.item") == wanted
+    assert len({event.schema for event in capture.events}) == 1
 
 
 def test_a_key_can_be_named_for_a_table_that_has_none(capture: Capture, db: Db) -> None:

@@ -162,6 +162,46 @@ def test_a_backfill_can_be_a_part_of_a_table(capture: Capture, db: Db) -> None:
     assert {int(event.after[0]) % 10 for event in capture.events if event.after} == {3}
 
 
+@pytest.mark.parametrize("where", ["no such column = 1", "id / 0 = 1", "id = 1) --"])
+def test_a_condition_that_is_no_sql_is_refused_and_the_stream_goes_on(
+    capture: Capture, db: Db, where: str
+) -> None:
+    fill(db, 100)
+    capture.options["snapshot"] = "never"
+    capture.until_streaming()
+    source = capture.source
+    assert source is not None
+    source.command("backfill", {"table": "public.item", "where": where})
+    capture.until(lambda: "refused" in source.status().waiting, "the refusal")
+    db.execute("INSERT INTO item VALUES (1000, 'x')")
+    capture.until_caught_up(db)
+    assert [event.after for event in capture.events] == [(b"1000", b"x")]
+
+
+def test_a_part_of_a_table_without_a_key_is_not_read_again(capture: Capture, db: Db) -> None:
+    db.execute("CREATE TABLE log (line text); ALTER TABLE log REPLICA IDENTITY FULL")
+    capture.until_snapshot_done()
+    source = capture.source
+    assert source is not None
+    source.command("backfill", {"table": "public.log", "where": "line = 'x'"})
+    capture.until(lambda: "has no key" in source.status().waiting, "the refusal")
+
+
+def test_a_backfill_of_a_table_without_a_key_begins_with_its_truncation(
+    capture: Capture, db: Db
+) -> None:
+    db.execute("CREATE TABLE log (line text); ALTER TABLE log REPLICA IDENTITY FULL")
+    db.execute("INSERT INTO log VALUES ('a'), ('a'), ('b')")
+    capture.until_snapshot_done()
+    source = capture.source
+    assert source is not None
+    source.command("backfill", {"table": "public.log"})
+    capture.until(lambda: len(capture.events) == 7)
+    assert [event.op for event in capture.events[3:]] == [Op.TRUNCATE] + [Op.READ] * 3
+    stamps = [event.stamp for event in capture.events]
+    assert stamps == sorted(set(stamps))
+
+
 def test_a_truncation_spoils_the_chunk_that_was_read_before_it(capture: Capture, db: Db) -> None:
     fill(db, 1000)
     capture.options["chunk_rows"] = 300
@@ -313,6 +353,7 @@ def test_a_locked_table_is_waited_for_visibly(capture: Capture, db: Db, pg_datab
     capture.options["snapshot"] = "never"
     capture.until_streaming()
     with psycopg.connect(pg_database) as other:
+        db.execute("ALTER TABLE item ALTER name SET DEFAULT 'x'")
         other.execute("LOCK TABLE item IN ACCESS EXCLUSIVE MODE")
         assert capture.source is not None
         source = capture.source

@@ -191,8 +191,7 @@ def test_prepared_transactions_leave_when_they_are_committed(capture: Capture, d
 def test_a_dropped_slot_is_a_gap_and_not_a_silent_start(capture: Capture, db: Db) -> None:
     db.execute("CREATE TABLE item (id int PRIMARY KEY)")
     capture.until_snapshot_done()
-    capture.kill()
-    db.execute("SELECT pg_drop_replication_slot('cdc_test_shop')")
+    capture.drop_slot(db)
     with pytest.raises(GapError, match="does not exist") as caught:
         capture.open()
     assert "cdc position reset" in caught.value.hint
@@ -203,6 +202,8 @@ def test_a_slot_read_by_somebody_else_is_a_gap(capture: Capture, db: Db) -> None
     capture.until_snapshot_done()
     capture.kill()
     db.execute("INSERT INTO item VALUES (1)")
+    active = "SELECT 1 FROM pg_replication_slots WHERE slot_name = 'cdc_test_shop' AND active"
+    capture.wait_for(lambda: db.execute(active).fetchone() is None)
     db.execute("SELECT pg_replication_slot_advance('cdc_test_shop', pg_current_wal_insert_lsn())")
     with pytest.raises(GapError, match="somebody else"):
         capture.open()
@@ -214,8 +215,7 @@ def test_when_needed_begins_anew_after_a_gap(capture: Capture, db: Db) -> None:
     capture.options["snapshot"] = "when_needed"
     capture.until_snapshot_done()
     first = capture.position
-    capture.kill()
-    db.execute("SELECT pg_drop_replication_slot('cdc_test_shop')")
+    capture.drop_slot(db)
     db.execute("DELETE FROM item WHERE id = 1; INSERT INTO item VALUES (3)")
     capture.open()
     capture.until(lambda: capture.position != first)
