@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from cdc.connector import Context
-from schemas.table import TableId
-from sinks.targets.postgres import Config, PostgresTarget, create
-from sinks.testing import TargetContract
+from cdc.errors import PreflightFailed, SchemaIncompatible
+from schemas.change import ABSENT, Cell
+from schemas.table import Column, TableId, TableSchema, Type
+from sinks.target import Mapped
+from sinks.targets.postgres import Config, PostgresTarget, check, create, drop
+from sinks.testing import PLACE, TargetContract, span
 
 
 class Database:
@@ -48,3 +52,187 @@ def system(pg_database: str) -> Iterator[Database]:
 
 class TestPostgres(TargetContract):
     pass
+
+
+MONEY = Column("amount", Type("decimal", "postgres numeric(12,2)", 12, 2))
+ID = Column("id", Type("int64", "postgres bigint"))
+
+
+def table_of(*columns: Column, name: str = "things", key: tuple[str, ...] = ("id",)) -> TableSchema:
+    return TableSchema(TableId("crm", name), columns, key)
+
+
+def columns_of(system: Database, table: str) -> list[tuple[object, ...]]:
+    query = """SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
+               WHERE a.attrelid = %s::regclass AND a.attnum > 0 ORDER BY a.attnum"""
+    with psycopg.connect(system.url) as connection:
+        return connection.execute(query, (table,)).fetchall()
+
+
+def opened(system: Database) -> PostgresTarget:
+    target = system.connect()
+    target.open()
+    return target
+
+
+def execute(system: Database, *statements: str) -> None:
+    with psycopg.connect(system.url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_a_missing_table_is_made_with_the_types_of_the_source(system: Database) -> None:
+    execute(system, "CREATE TYPE public.mood AS ENUM ('sad', 'happy')")
+    schema = table_of(
+        ID,
+        MONEY,
+        Column("code", Type("string", "postgres character(3)")),
+        Column("at", Type("timestamptz", "postgres timestamp(3) with time zone")),
+        Column("mood", Type("enum", "postgres mood")),
+        Column("shape", Type("text", "postgres unknown_extension_type")),
+        Column("big", Type("int64", "mariadb bigint unsigned")),
+        Column("evil", Type("text", "postgres int); DROP TABLE x; --")),
+        Column("list", Type("text", "postgres integer[]")),
+    )
+    opened(system).prepare(schema)
+    assert columns_of(system, "crm.things") == [
+        ("id", "bigint"),
+        ("amount", "numeric(12,2)"),
+        ("code", "character(3)"),
+        ("at", "timestamp(3) with time zone"),
+        ("mood", "mood"),
+        ("shape", "text"),
+        ("big", "bigint"),
+        ("evil", "text"),
+        ("list", "integer[]"),
+    ]
+
+
+def test_a_new_column_is_added_and_old_rows_keep_null(system: Database) -> None:
+    target = opened(system)
+    target.prepare(table_of(ID))
+    target.apply([[Mapped(table_of(ID), [(b"1",)], [])]], [span(None, 1)])
+    wider = table_of(ID, MONEY)
+    target.prepare(wider)
+    target.apply([[Mapped(wider, [(b"2", b"1.00")], [])]], [span(1, 2)])
+    assert system.rows(wider.table) == [(b"1", None), (b"2", b"1.00")]
+
+
+def test_a_strict_target_says_which_statement_is_missing(pg_database: str) -> None:
+    strict = Database(pg_database, policy="strict")
+    target = opened(strict)
+    with pytest.raises(SchemaIncompatible) as caught:
+        target.prepare(table_of(ID))
+    assert 'CREATE TABLE IF NOT EXISTS "crm"."things"' in caught.value.hint
+    execute(strict, caught.value.hint)
+    target.prepare(table_of(ID))
+    with pytest.raises(SchemaIncompatible) as caught:
+        target.prepare(table_of(ID, MONEY))
+    assert 'ADD COLUMN IF NOT EXISTS "amount" numeric(12,2)' in caught.value.hint
+    target.close()
+
+
+def test_a_key_without_a_unique_index_is_refused_with_the_statement(system: Database) -> None:
+    execute(system, "CREATE SCHEMA crm", "CREATE TABLE crm.things (id bigint)")
+    with pytest.raises(PreflightFailed) as caught:
+        opened(system).prepare(table_of(ID))
+    execute(system, caught.value.hint)
+    opened(system).prepare(table_of(ID))
+
+
+def test_any_identifier_can_be_a_name(system: Database) -> None:
+    names = ['a"b', "100%s", "Ümlaut ü", "select", "x'; --", "a.b", "{}"]
+    columns = [Column(name, Type("string", "postgres text")) for name in names]
+    schema = TableSchema(TableId('we"ird %s', "ta'ble {}"), tuple(columns), (names[0], names[1]))
+    target = opened(system)
+    target.prepare(schema)
+    cells = [name.encode() for name in names]
+    target.apply([[Mapped(schema, [cells], [])]], [span(None, 1)])
+    partial = [*cells[:2], ABSENT, b"new", ABSENT, None, b"6"]
+    target.apply([[Mapped(schema, [partial], [])]], [span(1, 2)])
+    wanted = (*cells[:3], b"new", cells[4], None, b"6")
+    assert system.rows(schema.table) == [wanted]
+    target.apply([[Mapped(schema, [], [tuple(cells[:2])])]], [span(2, 3)])
+    assert system.rows(schema.table) == []
+
+
+def test_generated_and_identity_columns_of_the_target_are_respected(system: Database) -> None:
+    execute(
+        system,
+        "CREATE SCHEMA crm",
+        "CREATE TABLE crm.things (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
+        "amount numeric(12,2), twice numeric GENERATED ALWAYS AS (amount * 2) STORED)",
+    )
+    schema = table_of(ID, MONEY, Column("twice", Type("text", "postgres numeric")))
+    target = opened(system)
+    target.prepare(schema)
+    for number, amount in enumerate([b"1.00", b"3.00"]):
+        rows: list[Sequence[Cell]] = [(b"5", amount, b"99")]
+        target.apply([[Mapped(schema, rows, [])]], [span(number or None, number + 1)])
+    assert system.rows(schema.table) == [(b"5", b"3.00", b"6.00")]
+
+
+def test_a_missing_right_names_the_grant(system: Database) -> None:
+    execute(
+        system,
+        "CREATE SCHEMA crm",
+        "CREATE TABLE crm.things (id bigint PRIMARY KEY)",
+        "DO $$ BEGIN CREATE ROLE sinkrole LOGIN PASSWORD 'secret'; "
+        "EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        "GRANT USAGE ON SCHEMA crm TO sinkrole",
+        "GRANT SELECT ON crm.things TO sinkrole",
+        "CREATE SCHEMA tailrace AUTHORIZATION sinkrole",
+    )
+    url = as_role(system.url, "sinkrole", "secret")
+    config = {"url": url, "tables": {"shop.x": {"to": "crm.things"}}}
+    found = list(check(Context("shop", "mirror"), Config.model_validate(config)))
+    [wrong] = [finding for finding in found if finding.level == "fail"]
+    assert wrong.repair == 'GRANT INSERT, UPDATE, DELETE ON "crm"."things" TO "sinkrole";'
+    target = opened(Database(url))
+    target.prepare(table_of(ID))
+    with pytest.raises(PreflightFailed):
+        target.apply([[Mapped(table_of(ID), [(b"1",)], [])]], [span(None, 1)])
+    execute(system, wrong.repair)
+    target.apply([[Mapped(table_of(ID), [(b"1",)], [])]], [span(None, 1)])
+    target.close()
+    assert all(f.level == "ok" for f in check(Context("a", "b"), Config.model_validate(config)))
+    execute(system, "DROP OWNED BY sinkrole")
+
+
+def as_role(url: str, user: str, password: str) -> str:
+    return make_conninfo(url, user=user, password=password)
+
+
+def test_an_unreachable_target_is_a_finding_and_no_traceback() -> None:
+    url = "postgresql://nobody:x@127.0.0.1:1/none"
+    config = Config.model_validate({"url": url, "tables": ["shop.*"]})
+    [found] = list(check(Context("shop", "mirror"), config))
+    assert found.level == "fail"
+    assert "not reachable" in found.message
+
+
+def test_dropping_a_sink_forgets_its_cursors_alone(system: Database) -> None:
+    target = opened(system)
+    target.apply([], [span(None, 5)])
+    config = Config.model_validate({"url": system.url, "tables": ["shop.*"]})
+    context = Context("shop", "mirror")
+    assert len(list(drop(context, config, dry_run=True))) == 1
+    assert target.cursors([PLACE])[PLACE] is not None
+    assert len(list(drop(context, config, dry_run=False))) == 1
+    assert target.cursors([PLACE]) == {PLACE: None}
+
+
+def test_steps_of_many_tables_follow_their_foreign_keys(system: Database) -> None:
+    execute(
+        system,
+        "CREATE SCHEMA crm",
+        "CREATE TABLE crm.zebra (id bigint PRIMARY KEY)",
+        "CREATE TABLE crm.ant (id bigint PRIMARY KEY REFERENCES crm.zebra)",
+    )
+    ant, zebra = table_of(ID, name="ant"), table_of(ID, name="zebra")
+    target = opened(system)
+    target.prepare(ant)
+    target.prepare(zebra)
+    target.apply([[Mapped(ant, [(b"1",)], []), Mapped(zebra, [(b"1",)], [])]], [span(None, 1)])
+    target.apply([[Mapped(zebra, [], [(b"1",)]), Mapped(ant, [], [(b"1",)])]], [span(1, 2)])
+    assert system.rows(ant.table) == []
