@@ -259,7 +259,8 @@ _REFUSED = frozenset(
 _CHECK_CREDENTIALS = "Check kafka.client credentials and the ACLs listed in docker/acls.md."
 _WHAT_LACKS = {
     KafkaError.GROUP_AUTHORIZATION_FAILED: f"Allow Describe on group {GROUP}, which no worker "
-    "joins but librdkafka looks for, and Read on the groups listed in docker/acls.md.",
+    "joins but librdkafka looks for, and Read on <pipeline>.sink.<sink> of a sink or "
+    "<pipeline>.supervisors of `cdc run`: docker/acls.md.",
 }
 _FOR_GOOD = frozenset(
     {

@@ -275,16 +275,18 @@ PLAIN_USER, PLAIN_PASSWORD = "plain-worker", "plain-secret"
 
 def _settings(identity: Identity, authority: Authority) -> dict[str, Any]:
     plain = "org.apache.kafka.common.security.plain.PlainLoginModule"
+    oauth = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule"
     return {
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(identity.both),
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(authority.ca),
-        "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN,OAUTHBEARER",
         "listener.name.secure.scram-sha-512.sasl.jaas.config": f"{scram} required;",
         "listener.name.secure.plain.sasl.jaas.config": f"{plain} required "
         f'user_{PLAIN_USER}="{PLAIN_PASSWORD}";',
+        "listener.name.secure.oauthbearer.sasl.jaas.config": f"{oauth} required;",
         "listener.name.mutual.ssl.client.auth": "required",
         "ssl.principal.mapping.rules": "RULE:^CN=([^,]+)$/$1/,DEFAULT",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
