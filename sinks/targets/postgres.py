@@ -30,7 +30,7 @@ from cdc.errors import (
 )
 from cdc.failpoints import failpoint
 from schemas.table import TableId, TableSchema
-from sinks.mapping import Tables, fixed_targets
+from sinks.mapping import FieldMap, TableMap, Tables, fixed_targets
 from sinks.postgres.catalog import Catalog
 from sinks.postgres.cursors import CursorTable
 from sinks.postgres.merge import Staged, StagedTable
@@ -38,7 +38,7 @@ from sinks.postgres.preflight import findings
 from sinks.sql import parents_first
 from sinks.target import Cursor, Span, Step, TopicPartition
 
-__all__ = ["Config", "PostgresTarget", "check", "create", "drop"]
+__all__ = ["Config", "FieldMap", "PostgresTarget", "TableMap", "check", "create", "drop"]
 
 _log = structlog.get_logger(__name__)
 
