@@ -3,9 +3,10 @@
 Rules are YAML under `columns:`, keyed by `schema.table.column` globs:
 
     columns:
+      public.customers.id:    {keep: true}
       public.customers.email: {hash: "${PEPPER}"}
       public.*.note:          {truncate: 200}
-      public.staff.salary:    {drop: true}
+      public.customers.*:     {drop: true}
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class ColumnRule(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    keep: bool = Field(
+        default=False, description="Publish the column as it is, whatever a later glob says"
+    )
     drop: bool = Field(default=False, description="Leave the column out")
     mask: str | None = Field(default=None, description="Replace every value by this text")
     hash: SecretStr | None = Field(
@@ -43,9 +47,9 @@ class ColumnRule(BaseModel):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [self.drop, self.mask is not None, self.hash is not None]
+        given = [self.keep, self.drop, self.mask is not None, self.hash is not None]
         if sum([*given, self.truncate is not None]) != 1:
-            raise ValueError("give exactly one of drop, mask, hash, truncate")
+            raise ValueError("give exactly one of keep, drop, mask, hash, truncate")
         return self
 
     def function(self) -> Mask:
@@ -79,7 +83,7 @@ def project(
     masks: dict[str, Mask] = {}
     for column in schema.columns:
         rule = _rule_for(schema, column, rules)
-        if rule is None:
+        if rule is None or rule.keep:
             kept.append(column)
             continue
         if column.name in schema.key and rule.hash is None:

@@ -192,6 +192,25 @@ class Bench:
                 rows, seconds = timed(applied, self._rows, process)
                 return Measured("topic → target", rows, seconds, *cost(process))
 
+    def idle(self) -> list[Measured]:
+        """What a source and a sink cost that have nothing to do: CPU seconds in ten."""
+        config, source, _ = self._scene("initial")
+        self._fill(source, 1, 1000)
+        with (
+            worker(self._folder, config, "source", "shopdb") as reader,
+            worker(self._folder, config, "sink", "copy") as writer,
+        ):
+            wait_until(lambda: self._published() >= 1000, "the snapshot", 60)
+            time.sleep(5.0)
+            before = [cost(process)[0] for process in (reader, writer)]
+            time.sleep(10.0)
+            after = [cost(process) for process in (reader, writer)]
+        names = ("idle source, CPU-s in 10 s", "idle sink, CPU-s in 10 s")
+        return [
+            Measured(name, 0, 10.0, cpu - begun, peak)
+            for name, begun, (cpu, peak) in zip(names, before, after, strict=True)
+        ]
+
     def snapshot(self) -> list[Measured]:
         """Source → topic from the table."""
         config, source, _ = self._scene("initial")
@@ -220,7 +239,7 @@ def report(found: list[Measured], console: Console) -> dict[str, dict[str, float
     for path in dict.fromkeys(m.path for m in found):
         runs = [m for m in found if m.path == path]
         rate = statistics.median(m.rate for m in runs)
-        cpu = statistics.median(m.cpu_s / m.rows * 1e6 for m in runs)
+        cpu = statistics.median(m.cpu_s / m.rows * 1e6 if m.rows else m.cpu_s for m in runs)
         peak = max(m.peak_mb for m in runs)
         table.add_row(path, f"{rate:,.0f}", f"{cpu:.1f}", f"{peak:.0f}", str(len(runs)))
         out[path] = {"rows_per_s": rate, "cpu_s_per_million": cpu, "peak_mb": peak}
@@ -239,7 +258,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tailrace-bench-") as folder, LocalStack() as stack:
         bench = Bench(stack, Path(folder), asked.rows)
         for number in range(asked.runs):
-            for path in (bench.stream, bench.snapshot):
+            for path in (bench.stream, bench.snapshot, bench.idle):
                 found += path()
                 console.print(
                     f"run {number + 1}: "

@@ -16,7 +16,7 @@ from cdc.columns import ColumnRule
 from cdc.errors import ConfigError, DataError, Fenced, SchemaIncompatible, StateError, TopicChanged
 from cdc.kafka import producer_client
 from cdc.positions import PositionsTopic, decode_position
-from cdc.publish import PublishConfig
+from cdc.publish import PublishConfig, Publisher
 from cdc.source import Batch, Progress
 from fix_pipeline import ITEMS, At, Pipeline, item_batch
 from schemas.avro import raw_schema
@@ -65,6 +65,13 @@ def test_what_was_not_committed_is_never_read(pipeline: Pipeline) -> None:
     assert [v["after"]["id"] for v in values(pipeline, pipeline.topic())] == [1, 2]
 
 
+def write_on(publisher: Publisher) -> None:
+    """The client learns of its fencing with one of the next few requests."""
+    for _ in range(50):
+        publisher.add(item_batch(20, [2]))
+        publisher.commit()
+
+
 def test_a_former_owner_is_fenced(pipeline: Pipeline) -> None:
     first = pipeline.publisher()
     first.acquire()
@@ -72,9 +79,7 @@ def test_a_former_owner_is_fenced(pipeline: Pipeline) -> None:
     second = pipeline.publisher()
     second.acquire()
     with pytest.raises(Fenced):
-        for _ in range(50):
-            first.add(item_batch(20, [2]))
-            first.commit()
+        write_on(first)
     first.close()
     second.close()
     assert pipeline.read(pipeline.topic()) == []
