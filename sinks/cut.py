@@ -47,7 +47,7 @@ class Cuts:
 
     def __init__(self) -> None:
         self._boundaries: dict[str, Stamp] = {}
-        self._done: dict[str, Limit] = {}
+        self._moved: set[str] = set()
         self.goals: dict[str, Goal] = {}
 
     def take_position(self, message: Message) -> None:
@@ -59,6 +59,7 @@ class Cuts:
         stored = decode_position(value, f"{message.topic()} key {source}")
         if stored.boundary is not None:
             self._boundaries[source] = stored.boundary
+            self._moved.add(source)
 
     @property
     def known(self) -> set[str]:
@@ -66,17 +67,17 @@ class Cuts:
         return set(self._boundaries)
 
     def news(self) -> set[str]:
-        """Return the sources that have moved on and wait for nothing yet."""
-        return {
-            source
-            for source, boundary in self._boundaries.items()
-            if source not in self.goals and self._done.get(source) != _behind(boundary)
-        }
+        """Return the sources that have committed since they were aimed at, and are not now.
+
+        Not only a new boundary counts: snapshot rows are committed behind an unchanged one.
+        """
+        return self._moved - self.goals.keys()
 
     def aim(self, sources: Iterable[str], ends: dict[TopicPartition, int]) -> None:
         """Make goals of the boundaries; `ends` were read after the boundaries."""
         now = time.monotonic()
         for source in sources:
+            self._moved.discard(source)
             self.goals[source] = Goal(_behind(self._boundaries[source]), ends, now)
 
     def ready(self, lanes: Iterable[Lane], *, full: bool) -> dict[str, Limit]:
@@ -90,7 +91,7 @@ class Cuts:
             by_source.setdefault(lane.source, []).append(lane)
         out = {source: self._limit(source, mine, full=full) for source, mine in by_source.items()}
         for source in self.goals.keys() - by_source.keys():
-            self._done[source] = self.goals.pop(source).limit
+            del self.goals[source]
         return out
 
     def _limit(self, source: str, lanes: list[Lane], *, full: bool) -> Limit:
@@ -100,7 +101,6 @@ class Cuts:
         behind = [lane for lane in lanes if not goal.is_met(lane)]
         if not behind:
             del self.goals[source]
-            self._done[source] = goal.limit
             return goal.limit
         if full or time.monotonic() - goal.since > _PATIENCE_S:
             return min(goal.limit, *(lane.place for lane in behind))

@@ -8,11 +8,11 @@ others are inserted in the stream; then source and target print the same.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-import pytest
 from psycopg import sql
 
 from cdc.errors import CdcError
@@ -113,7 +113,7 @@ def prepare(url: str) -> None:
             connection.execute(f'ALTER DATABASE "{connection.info.dbname}" {setting}')
 
 
-Kinds = list[tuple[str, tuple[str, ...]]]
+Kinds = Sequence[tuple[str, Any]]
 
 
 def fill(connection: psycopg.Connection[Any], kinds: Kinds, first: int) -> None:
@@ -143,11 +143,36 @@ def rows_in(url: str, kinds: Kinds, condition: str) -> int:
     return int(row[0]) if row else 0
 
 
-@pytest.fixture
-def running(
+Arrived = Callable[[Callable[[], bool], str], None]
+
+
+@contextmanager
+def running_between(
+    pipeline: Pipeline, source_url: str, target_url: str, tables: str = "public.t[0-9]*"
+) -> Iterator[Arrived]:
+    """Run source and sink; what is yielded waits for a condition while both are well."""
+    source = Source(pipeline, source_url, tables)
+    sink = Sink(pipeline, target_url).start()
+
+    def arrived(condition: Callable[[], bool], what: str) -> None:
+        def reached() -> bool:
+            assert not source.quiet.errors, source.quiet.errors[-1]
+            assert sink.failed is None, sink.failed
+            return condition()
+
+        wait_until(reached, f"{what} is in the target", DEADLINE_S)
+
+    try:
+        yield arrived
+    finally:
+        sink.stop()
+        source.end()
+    assert not any(batch.dead for batch in sink.told.batches)
+
+
+def test_every_value_prints_the_same_in_source_and_target(
     pipeline: Pipeline, fresh_database: Callable[[], str]
-) -> Iterator[tuple[Source, Sink, str, str, Kinds]]:
-    """A source that has been captured once, its rows in the target."""
+) -> None:
     source_url, target_url = fresh_database(), fresh_database()
     kinds = [
         (kind, tuple(value for value in values if len(value) < LARGEST))
@@ -160,35 +185,17 @@ def running(
             columns = f"id int PRIMARY KEY, n int, v {kind}"
             connection.execute(f"CREATE TABLE public.t{place} ({columns})")
         fill(connection, kinds, 0)
-    source = Source(pipeline, source_url)
-    sink = Sink(pipeline, target_url).start()
-    yield source, sink, source_url, target_url, kinds
-    sink.stop()
-    source.end()
 
+    def counted(url: str) -> dict[str, int]:
+        return {n: rows_in(url, kinds, f"n = {n}") for n in "01"}
 
-def test_every_value_prints_the_same_in_source_and_target(
-    running: tuple[Source, Sink, str, str, Kinds],
-) -> None:
-    source, sink, source_url, target_url, kinds = running
-
-    def arrived(condition: str) -> Callable[[], bool]:
-        wanted = rows_in(source_url, kinds, condition)
-
-        def reached() -> bool:
-            assert not source.quiet.errors, source.quiet.errors[-1]
-            assert sink.failed is None, sink.failed
-            return rows_in(target_url, kinds, condition) == wanted
-
-        return reached
-
-    wait_until(arrived("n = 0"), "the snapshot is in the target", DEADLINE_S)
-    with connected(source_url) as connection:
-        fill(connection, kinds, STREAMED)
-        for place in range(len(kinds)):
-            connection.execute(f"UPDATE public.t{place} SET n = 1 WHERE id < {STREAMED}")
-    wait_until(arrived("n = 1"), "the updates are in the target", DEADLINE_S)
-    wait_until(arrived("n = 0"), "the inserts are in the target", DEADLINE_S)
+    with running_between(pipeline, source_url, target_url) as arrived:
+        arrived(lambda: counted(target_url) == counted(source_url), "the snapshot")
+        with connected(source_url) as connection:
+            fill(connection, kinds, STREAMED)
+            for place in range(len(kinds)):
+                connection.execute(f"UPDATE public.t{place} SET n = 1 WHERE id < {STREAMED}")
+        arrived(lambda: counted(target_url) == counted(source_url), "the stream")
     with connected(source_url) as ours, connected(target_url) as theirs:
         different = [
             f"{kind}: {one[:80]!r} became {other[:80]!r}"
@@ -197,7 +204,38 @@ def test_every_value_prints_the_same_in_source_and_target(
             if one != other
         ]
     assert different == []
-    assert not any(batch.dead for batch in sink.told.batches)
+
+
+def test_of_two_equal_rows_one_goes_in_a_table_without_a_key(
+    pipeline: Pipeline, fresh_database: Callable[[], str]
+) -> None:
+    source_url, target_url = fresh_database(), fresh_database()
+    kinds = [(kind, values[0]) for kind, values in values_for(VERSION)]
+    for url in (source_url, target_url):
+        prepare(url)
+    with connected(source_url) as connection:
+        for place, (kind, value) in enumerate(kinds):
+            connection.execute(f"CREATE TABLE public.t{place} (n int, v {kind})")
+            connection.execute(f"ALTER TABLE public.t{place} REPLICA IDENTITY FULL")
+            insert = f"INSERT INTO public.t{place} VALUES (0, %s)"
+            for cell in (value, value, value, None, None):
+                connection.execute(insert, (cell,))
+
+    def counted(url: str) -> dict[str, int]:
+        return {n: rows_in(url, kinds, f"n = {n}") for n in "012"}
+
+    with running_between(pipeline, source_url, target_url) as arrived:
+        arrived(lambda: counted(target_url) == counted(source_url), "the snapshot")
+        with connected(source_url) as connection, connection.transaction():
+            for place in range(len(kinds)):
+                first = f"(SELECT min(ctid) FROM public.t{place} WHERE n = 0 AND v IS NOT NULL)"
+                nothing = f"(SELECT min(ctid) FROM public.t{place} WHERE n = 0 AND v IS NULL)"
+                for one, number in ((first, 1), (nothing, 2)):
+                    update = f"UPDATE public.t{place} SET n = {number} WHERE ctid = {one}"
+                    connection.execute(update)
+                for one in (first, nothing):
+                    connection.execute(f"DELETE FROM public.t{place} WHERE ctid = {one}")
+        arrived(lambda: counted(target_url) == counted(source_url), "the stream")
 
 
 NAMES = (
@@ -264,18 +302,8 @@ def test_every_name_is_only_a_name(pipeline: Pipeline, fresh_database: Callable[
     with connected(target_url) as connection:
         labels = sql.SQL(", ").join(map(sql.Literal, NAMES))
         connection.execute(sql.SQL("CREATE TYPE public.label AS ENUM ({})").format(labels))
-    source = Source(pipeline, source_url, "*")
-    sink = Sink(pipeline, target_url).start()
-
-    def equal() -> bool:
-        assert not source.quiet.errors, source.quiet.errors[-1]
-        assert sink.failed is None, sink.failed
-        return named_rows(source_url) == named_rows(target_url)
-
-    try:
-        wait_until(equal, "the snapshot is in the target", DEADLINE_S)
+    with running_between(pipeline, source_url, target_url, "*") as arrived:
+        equal = lambda: named_rows(source_url) == named_rows(target_url)  # noqa: E731
+        arrived(equal, "the snapshot")
         insert_labels(source_url)
-        wait_until(equal, "the stream is in the target", DEADLINE_S)
-    finally:
-        sink.stop()
-        source.end()
+        arrived(equal, "the stream")

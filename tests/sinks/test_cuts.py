@@ -11,6 +11,7 @@ import psycopg
 from cdc.publish import Publisher
 from fix_pipeline import ITEMS
 from fix_sink import Sink, changes, commit, insert, piece, update
+from schemas.change import Origin, Rows
 from schemas.table import TableId, TableSchema
 
 MakeSink = Callable[..., Sink]
@@ -77,6 +78,18 @@ def test_a_transaction_whose_end_is_not_published_is_held(
         commit(publisher, piece(2, changes(2, insert(b"4", b"half"), first=2)))
         sink.wait_for("SELECT count(*) FROM public.items", [(4,)])
     assert seen <= {(0,), (1,), (4,)}
+
+
+def test_snapshot_rows_behind_a_boundary_that_was_reached_before_are_applied(
+    publisher: Publisher, make_sink: MakeSink
+) -> None:
+    sink = make_sink().start()
+    commit(publisher, piece(1, changes(1, insert(b"1", b"streamed"))))
+    sink.wait_for("SELECT count(*) FROM public.items", [(1,)])
+    origin = Origin(1, 1, 1_700_000_000_000_000, snapshot=True)
+    rows = Rows(ITEMS, "copy", origin, [b"2\tread"], [1 << 40])
+    commit(publisher, piece(1, rows))
+    sink.wait_for("SELECT count(*) FROM public.items", [(2,)])
 
 
 def test_a_transaction_larger_than_memory_is_one_transaction_of_the_target(
