@@ -94,7 +94,11 @@ def test_an_unknown_kind_is_refused_by_name(data: bytes) -> None:
 
 
 @given(st.sampled_from(list(KINDS)), st.binary(max_size=200), st.booleans())
-def test_no_bytes_raise_anything_but_value_error(kind: int, rest: bytes, streamed: bool) -> None:  # noqa: FBT001 - drawn
+def test_no_bytes_raise_anything_but_value_error(
+    kind: int,
+    rest: bytes,
+    streamed: bool,  # noqa: FBT001 - drawn
+) -> None:
     try:
         pgoutput.decode(bytes([kind]) + rest, streamed=streamed)
     except ValueError:
