@@ -11,7 +11,7 @@ BEGIN
         -- TEMPORARY: changes are staged in temporary tables before they are merged.
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I',
             current_database(), 'tailrace_' || sink);
-        EXECUTE format('CREATE SCHEMA %I AUTHORIZATION %I', 'tailrace_' || sink, 'tailrace_' || sink);
+        EXECUTE format('CREATE SCHEMA %1$I AUTHORIZATION %1$I', 'tailrace_' || sink);
     END LOOP;
 END
 $$;

@@ -1,4 +1,4 @@
-"""The image, as far as it can be checked where no engine runs: its steps, run in an empty folder."""
+"""The image, as far as it can be checked where no engine runs: its steps in an empty folder."""
 
 from __future__ import annotations
 

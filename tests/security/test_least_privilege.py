@@ -148,7 +148,10 @@ def test_the_roles_are_no_superusers_and_own_only_what_they_write(
         "SELECT rolname, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls, rolreplication"
         " FROM pg_roles WHERE rolname LIKE 'tailrace%' ORDER BY 1"
     )
-    owned = "SELECT DISTINCT relnamespace::regnamespace::text FROM pg_class WHERE relowner = %s::regrole"
+    owned = (
+        "SELECT DISTINCT relnamespace::regnamespace::text FROM pg_class"
+        " WHERE relowner = %s::regrole"
+    )
     with postgres_by_tls.admin("shop") as shop, postgres_by_tls.admin("warehouse") as warehouse:
         assert shop.execute(powers).fetchall() == [
             ("tailrace_crm", False, False),
