@@ -72,10 +72,9 @@ class Metrics:
         self.batch_bytes = self._histogram("cdc_batch_bytes", _BYTES)
         self.commit_seconds = self._histogram("cdc_commit_seconds", _SECONDS)
         self.latency_seconds = self._histogram("cdc_latency_seconds", _SECONDS)
-        self.lag_bytes = self._gauge("cdc_lag_bytes")
-        self.lag_rows = self._gauge("cdc_lag_rows")
-        self.lag_seconds = self._gauge("cdc_lag_seconds")
-        self.retained_bytes = self._gauge("cdc_slot_retained_bytes")
+        lags = ("bytes", "rows", "seconds")
+        names = (*(f"cdc_lag_{lag}" for lag in lags), "cdc_slot_retained_bytes")
+        self._gauges = {name: self._made(Gauge, name) for name in names}
         self.dead_letters = self._counter("cdc_dead_letters_total")
         self.repeats_dropped = self._counter("cdc_repeats_dropped_total")
         self.heartbeat = self._gauge("cdc_heartbeat_timestamp_seconds")
@@ -103,6 +102,11 @@ class Metrics:
         self._state.clear()
         self._state.labels(**self._labels, state=state).set(1)
         self.heartbeat.set(time.time())
+
+    def show(self, name: str, value: float | None) -> None:
+        """Set the gauge `name`; one that a worker never sets does not appear on its page."""
+        if value is not None:
+            self._gauges[name].labels(**self._labels).set(value)
 
     def snapshots(self, progress: dict[str, tuple[int, int]]) -> None:
         """Show the tables being read: (rows done, rows estimated) each."""

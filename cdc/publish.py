@@ -38,12 +38,16 @@ _log = structlog.get_logger(__name__)
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """What one commit made durable; `seconds` is the wait for EndTxn."""
+    """What one commit made durable; `seconds` is the wait for EndTxn.
+
+    `oldest_us` is when its oldest change was committed in the source, µs since 1970; 0 for none.
+    """
 
     position: Position
     rows: int
     bytes: int
     seconds: float
+    oldest_us: int = 0
 
 
 class _Open(msgspec.Struct):
@@ -52,6 +56,7 @@ class _Open(msgspec.Struct):
     begun: float
     rows: int = 0
     bytes: int = 0
+    oldest_us: int = 0
     batch: Batch | None = None
     progress: dict[str, Progress] = msgspec.field(default_factory=dict)
 
@@ -107,6 +112,7 @@ class Publisher:
         if self._boundaries is not None:
             progress += self._note_boundaries(batch, counted, out)
         opened = self._begin()
+        opened.oldest_us = opened.oldest_us or _first_commit_us(batch)
         for topic, outgoing in out.items():
             self._produce(topic, outgoing)
             opened.rows += len(outgoing.messages)
@@ -159,7 +165,8 @@ class Publisher:
         self._call(self._producer.commit_transaction, doing)
         failpoint("publish.after_commit")
         self._open = None
-        return Committed(batch.upto, opened.rows, opened.bytes, time.monotonic() - started)
+        taken = time.monotonic() - started
+        return Committed(batch.upto, opened.rows, opened.bytes, taken, opened.oldest_us)
 
     def close(self) -> None:
         """Abort what is open and let go; never raises for a broker that is away."""
@@ -222,6 +229,11 @@ class Publisher:
             method()
         except KafkaException as error:
             raise kafka_error(error, doing) from error
+
+
+def _first_commit_us(batch: Batch) -> int:
+    """Return when the first change of the log in `batch` was committed, 0 when there is none."""
+    return next((r.origin.commit_us for r in batch.rows if not r.origin.snapshot), 0)
 
 
 def _abort(producer: Producer) -> None:

@@ -97,14 +97,10 @@ class Report:
 
     def _show(self, beat: Heartbeat) -> None:
         self.metrics.state(beat.state)
-        for gauge, value in (
-            (self.metrics.lag_bytes, beat.lag_bytes),
-            (self.metrics.lag_rows, beat.lag_rows),
-            (self.metrics.lag_seconds, beat.lag_seconds),
-            (self.metrics.retained_bytes, beat.retained_bytes),
-        ):
-            if value is not None:
-                gauge.set(value)
+        self.metrics.show("cdc_lag_bytes", beat.lag_bytes)
+        self.metrics.show("cdc_lag_rows", beat.lag_rows)
+        self.metrics.show("cdc_lag_seconds", beat.lag_seconds)
+        self.metrics.show("cdc_slot_retained_bytes", beat.retained_bytes)
         self.metrics.snapshots(beat.snapshots)
 
     def _with_totals(self, beat: Heartbeat) -> Heartbeat:
@@ -120,16 +116,22 @@ class Report:
 class SourceReport(Report):
     """The `cdc.worker.Reporter` of a source."""
 
+    _behind = 0.0
+
     def published(self, committed: Committed) -> None:
         """Count one committed transaction."""
         self.committed(committed.rows, committed.bytes, committed.seconds)
         self._position = committed.position.encode()
+        if committed.oldest_us:
+            self._behind = max(0.0, time.time() - committed.oldest_us / 1_000_000)
+            self.metrics.latency_seconds.observe(self._behind)
 
     def beat(self, status: SourceStatus, error: CdcError | None) -> None:
         """Tell the present state."""
         facts = {
             "waiting": "" if error is not None else status.waiting,
             "lag_bytes": status.lag_bytes,
+            "lag_seconds": self._behind if status.lag_bytes else 0.0,
             "retained_bytes": status.retained_bytes,
             "snapshots": status.snapshots,
         }

@@ -48,6 +48,7 @@ def used(metrics: Metrics) -> Metrics:
     metrics.retried(KafkaUnavailable("x"))
     metrics.state("streaming")
     metrics.snapshots({"public.orders": (5, 10)})
+    metrics.show("cdc_lag_bytes", 0)
     return metrics
 
 
