@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,6 +211,31 @@ def test_tail_prints_decoded_records(shop: Shop, here: Cdc) -> None:
     assert len(here("tail", f"{shop.topic}[0]", "-n", "2").out.splitlines()) == 2
     control = here("tail", f"{shop.name}.positions", "-n", "1")
     assert json.loads(control.out.splitlines()[0])["value"]["version"] == 1
+
+
+def test_tail_follows_a_topic(shop: Shop, here: Cdc) -> None:
+    shop.settle()
+    arguments = [sys.executable, "-m", "cdc", "tail", shop.topic, "-f", "-n", "0"]
+    arguments += ["-c", str(shop.config)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as following:
+        shop.do("UPDATE customers SET full_name = 'followed' WHERE id = 5")
+        stop = threading.Event()
+        beat = threading.Thread(target=keep_touching, args=(shop, stop))
+        beat.start()
+        assert following.stdout is not None
+        record = json.loads(following.stdout.readline())
+        stop.set()
+        beat.join()
+        following.send_signal(signal.SIGINT)
+        assert following.wait(15) == 130
+    assert record["topic"] == shop.topic
+    assert record["value"]["op"] == "u"
+
+
+def keep_touching(shop: Shop, stop: threading.Event) -> None:
+    """Change a row again and again: whoever follows begins at a moment of its own."""
+    while not stop.wait(0.3):
+        shop.do("UPDATE customers SET full_name = full_name || '.' WHERE id = 6")
 
 
 def test_tail_names_the_nearest_topic(shop: Shop, here: Cdc) -> None:
