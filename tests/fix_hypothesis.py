@@ -1,0 +1,8 @@
+"""Hypothesis on busy machines: an example may take long without being wrong."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
