@@ -175,8 +175,14 @@ _OPTIONS: dict[Kind, type[SourceOptions | SinkOptions]] = {
 }
 
 
-def load_pipeline(path: Path, environment: Mapping[str, str] | None = None) -> Pipeline:
-    """Return the pipeline in the file at `path`. Raises `InvalidPipeline`, `ConfigError`."""
+def load_pipeline(
+    path: Path, environment: Mapping[str, str] | None = None, only: str = ""
+) -> Pipeline:
+    """Return the pipeline in the file at `path`. Raises `InvalidPipeline`, `ConfigError`.
+
+    With `only` ("source/shopdb") the other units are left out: one worker's container needs no
+    secrets but its own.
+    """
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -185,12 +191,15 @@ def load_pipeline(path: Path, environment: Mapping[str, str] | None = None) -> P
             f"pipeline file {path}: {reason}",
             hint="Name it with -c FILE or CDC_CONFIG, or write one with `cdc init`.",
         ) from error
-    return parse_pipeline(text, path, os.environ if environment is None else environment)
+    return parse_pipeline(text, path, os.environ if environment is None else environment, only)
 
 
-def parse_pipeline(text: str, path: Path, environment: Mapping[str, str]) -> Pipeline:
+def parse_pipeline(
+    text: str, path: Path, environment: Mapping[str, str], only: str = ""
+) -> Pipeline:
     """Return the pipeline in `text`. Raises `InvalidPipeline` with every problem."""
     document = parse(text, path.name, environment)
+    _leave_out_others(document, only)
     shape = None
     if not document.problems or isinstance(document.data, dict):
         shape = _validated(document, PipelineFile, document.data, ())
@@ -211,6 +220,26 @@ def parse_pipeline(text: str, path: Path, environment: Mapping[str, str]) -> Pip
         shape.metrics,
         shape.logs,
     )
+
+
+def _leave_out_others(document: Document, only: str) -> None:
+    """Forget every unit but `only`, and what is wrong with it; a name nobody has changes nothing."""
+    found = {f"{block[:-1]}/{name}": (block, name) for block, name in _units_written(document)}
+    if only not in found:
+        return
+    for block, name in found.values():
+        if (block, name) != found[only]:
+            del document.data[block][name]
+            place = f"{block}.{name}"
+            document.problems[:] = [
+                problem
+                for problem in document.problems
+                if problem.path != place and not problem.path.startswith((f"{place}.", f"{place}["))
+            ]
+
+
+def _units_written(document: Document) -> list[tuple[str, str]]:
+    return [(block, name) for block in _BLOCKS.values() for name, _ in _blocks(document, block)]
 
 
 def _blocks(document: Document, block: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -26,9 +26,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_FILE = Path("tailrace.yaml")
 
 
-def pipeline_of(config: Path) -> Pipeline:
-    """Return the pipeline in the file. Raises `errors.ConfigError`."""
-    return load_pipeline(config)
+def pipeline_of(config: Path, only: str = "") -> Pipeline:
+    """Return the pipeline in the file, with `only` of one unit. Raises `errors.ConfigError`."""
+    return load_pipeline(config, only=only)
 
 
 def console() -> Console:

@@ -75,7 +75,7 @@ def run(
 
     Example: cdc sink crm -c tailrace.yaml
     """
-    pipeline = pipeline_of(config)
+    pipeline = pipeline_of(config, f"sink/{name}")
     unit = pipeline.unit(f"sink/{name}")
     settings: Any = unit.config
     workers = int(getattr(settings, "workers", 1))

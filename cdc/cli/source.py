@@ -36,7 +36,7 @@ def source(
 
     Example: cdc source shopdb -c tailrace.yaml
     """
-    pipeline = pipeline_of(config)
+    pipeline = pipeline_of(config, f"source/{name}")
     unit = pipeline.unit(f"source/{name}")
     with workshop(pipeline, unit, SourceReport) as (shop, report):
         if not take_over:

@@ -30,6 +30,8 @@ def samples() -> set[str]:
     made.committed(1, 1, 1.0)
     made.latency_seconds.observe(1)
     made.state("running")
+    for name in ("cdc_lag_bytes", "cdc_lag_rows", "cdc_lag_seconds", "cdc_slot_retained_bytes"):
+        made.show(name, 1.0)
     made.retried(ValueError())
     made.snapshots({"public.items": (1, 2)})
     return set(re.findall(r"^(cdc_\w+)\{", made.page().decode(), re.MULTILINE))

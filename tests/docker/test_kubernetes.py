@@ -22,6 +22,10 @@ MANIFESTS: list[dict[str, Any]] = [
 WORKERS = {m["metadata"]["name"]: m["spec"] for m in MANIFESTS if m["kind"] == "Deployment"}
 
 
+def page() -> str:
+    return (DOCKER / "README.md").read_text()
+
+
 def pod(name: str) -> dict[str, Any]:
     found: dict[str, Any] = WORKERS[name]["template"]["spec"]
     return found
@@ -50,9 +54,20 @@ def test_the_pipeline_is_valid_and_has_a_deployment_for_every_unit(tmp_path: Pat
 
 
 def test_the_secret_that_is_read_is_the_one_the_page_makes() -> None:
-    page = (DOCKER / "README.md").read_text()
     read = re.findall(r"/run/secrets/tailrace/([\w.]+)", (FOLDER / "pipeline.yaml").read_text())
-    assert set(read) == set(re.findall(r"--from-file=([\w.]+)", page))
+    assert set(read) == set(re.findall(r"--from-file=([\w.]+)", page()))
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_pod_has_the_secrets_of_its_own_unit_alone(name: str) -> None:
+    [mounted] = [v["projected"] for v in pod(name)["volumes"] if v["name"] == "secrets"]
+    held = [source["secret"]["name"] for source in mounted["sources"]]
+    text = (FOLDER / "pipeline.yaml").read_text()
+    made = dict(re.findall(r"generic (tailrace-\w+) --from-file=(\w+)", page()))
+    assert held[0] == "tailrace"
+    assert len(held) == 2
+    block = text[text.index(f"  {container(name)['args'][1]}:") :]
+    assert re.findall(r"tailrace/(\w+)\}", block)[0] == made[held[1]]
 
 
 @pytest.mark.parametrize("name", WORKERS)
