@@ -143,6 +143,7 @@ class SupervisorMetrics:
         self._pipeline = pipeline
         name = "cdc_unit_restarts_total"
         self._restarts = Counter(name, NAMES[name], ["pipeline", "unit"], registry=self._registry)
+        self._registry.register(_Process({"pipeline": pipeline, "unit": "supervisor"}))
 
     def restarted(self, unit: str) -> None:
         """Count one more start of a worker."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psycopg
 import pytest
 
@@ -172,6 +175,27 @@ def test_status_shows_every_worker_with_lag_and_position(shop: Shop, here: Cdc) 
     )
     assert sink["rows"] >= 50
     assert f"source/{shop.name}db" in here("status").out
+
+
+def spent(shop: Shop, name: str) -> dict[str, float]:
+    """Return one metric of each process of the pipeline, by unit."""
+    url = re.findall(r"http://[\d.:]+/metrics", (shop.folder / "run.log").read_text())[0]
+    lines = httpx.get(url).text.splitlines()
+    found = (re.fullmatch(name + r'\{.*unit="([^"]+)"\} (\S+)', line) for line in lines)
+    return {match[1]: float(match[2]) for match in found if match}
+
+
+def test_an_idle_pipeline_takes_under_3_percent_of_a_core_and_150_mb_a_process(
+    shop: Shop, here: Cdc
+) -> None:
+    shop.settle()
+    wait_until(lambda: state(here, "sink/crm").get("lag_rows") == 0, "no lag", 30)
+    before, started = spent(shop, "cdc_cpu_seconds_total"), time.monotonic()
+    assert before.keys() == {f"source/{shop.name}db", "sink/crm", "supervisor"}
+    wait_until(lambda: time.monotonic() - started > 8, "eight idle seconds")
+    used = sum(spent(shop, "cdc_cpu_seconds_total").values()) - sum(before.values())
+    assert used / (time.monotonic() - started) < 0.03
+    assert max(spent(shop, "cdc_resident_bytes").values()) < 150 * 1024 * 1024
 
 
 def test_check_finds_nothing_wrong(shop: Shop, here: Cdc) -> None:
