@@ -99,6 +99,7 @@ class RegistryConfig(BaseModel):
     def client(self) -> dict[str, Any]:
         """Return the properties of confluent-kafka's `SchemaRegistryClient`."""
         conf: dict[str, Any] = {"url": self.url, "timeout": self.timeout, "max.retries": 0}
+        conf["cache.latest.ttl.sec"] = 0  # else the first answer is the newest version for ever
         if self.username is not None and self.password is not None:
             secret = self.password.get_secret_value()
             conf["basic.auth.user.info"] = f"{self.username}:{secret}"

@@ -119,6 +119,21 @@ def test_another_scale_is_refused_though_the_registry_would_take_it(
     assert ours.versions(subject) == [1]
 
 
+def test_the_newest_version_is_what_a_new_one_is_compared_with(
+    ours: Registry, topic: str, opened: Open
+) -> None:
+    subject = f"{topic}-value"
+    ours.register(subject, envelope_schema(table(), topic))
+    ours.register(subject, envelope_schema(table(numeric(10, 2)), topic))
+    with pytest.raises(SchemaIncompatible, match=r"numeric\(10,3\)"):
+        ours.register(subject, envelope_schema(table(numeric(10, 3)), topic))
+    wider = envelope_schema(table(numeric(10, 2), Column("n", Type("int64"))), topic)
+    opened(ours.config).register(subject, wider)
+    narrower = envelope_schema(table(numeric(10, 2), Column("n", Type("int32"))), topic)
+    with pytest.raises(SchemaIncompatible, match="int64 cannot be read as int32"):
+        ours.register(subject, narrower)
+
+
 def test_another_type_and_another_key_are_spelled_out_together(ours: Registry, topic: str) -> None:
     subject = f"{topic}-value"
     ours.register(subject, envelope_schema(table(Column("v", Type("int64"))), topic))
