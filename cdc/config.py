@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from cdc.columns import ColumnRule
 from cdc.connector import Context
-from cdc.document import Document, Keys, Problem, parse
+from cdc.document import Document, Keys, Problem, dotted, parse
 from cdc.errors import CdcError, ConfigError
 from cdc.kafka import KafkaConfig
 from cdc.options import known_keys
@@ -35,6 +35,7 @@ __all__ = [
     "SinkOptions",
     "SourceOptions",
     "Unit",
+    "load_outline",
     "load_pipeline",
     "parse_pipeline",
 ]
@@ -183,15 +184,32 @@ def load_pipeline(
     With `only` ("source/shopdb") the other units are left out: one worker's container needs no
     secrets but its own.
     """
+    given = os.environ if environment is None else environment
+    return parse_pipeline(_text(path), path, given, only)
+
+
+def load_outline(path: Path, environment: Mapping[str, str] | None = None) -> Pipeline:
+    """Return the pipeline for looking at it through Kafka: its units' secrets may be unset.
+
+    Raises `InvalidPipeline`, `ConfigError`.
+    """
+    given = os.environ if environment is None else environment
+    document = parse(_text(path), path.name, given)
+    unset = [keys for keys in document.unfilled if keys[0] in _BLOCKS.values()]
+    paths = {dotted(keys) for keys in unset}
+    document.problems[:] = [p for p in document.problems if p.path not in paths]
+    return _checked(document, path)
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text()
+        return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(
             f"pipeline file {path}: {reason}",
             hint="Name it with -c FILE or CDC_CONFIG, or write one with `cdc init`.",
         ) from error
-    return parse_pipeline(text, path, os.environ if environment is None else environment, only)
 
 
 def parse_pipeline(
@@ -200,6 +218,10 @@ def parse_pipeline(
     """Return the pipeline in `text`. Raises `InvalidPipeline` with every problem."""
     document = parse(text, path.name, environment)
     _leave_out_others(document, only)
+    return _checked(document, path)
+
+
+def _checked(document: Document, path: Path) -> Pipeline:
     shape = None
     if not document.problems or isinstance(document.data, dict):
         shape = _validated(document, PipelineFile, document.data, ())

@@ -17,7 +17,7 @@ import msgspec
 import yaml
 from yaml.constructor import SafeConstructor
 
-__all__ = ["Document", "Keys", "Problem", "parse"]
+__all__ = ["Document", "Keys", "Problem", "dotted", "parse"]
 
 Keys = tuple[str | int, ...]
 """A place inside a document: mapping keys and list indexes from the root."""

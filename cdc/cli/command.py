@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, pipeline_of, print_json
+from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, outline_of, print_json
 from cdc.control import ControlWriter
 
 __all__ = ["backfill", "pause", "restart", "resume"]
@@ -64,7 +64,7 @@ def backfill(
 def _send(
     config: Path, unit: str, command: str, arguments: dict[str, Any] | None = None, *, json: bool
 ) -> None:
-    pipeline = pipeline_of(config)
+    pipeline = outline_of(config)
     address = pipeline.unit(unit).address
     identity = ControlWriter(pipeline.kafka, pipeline.name).send(address, command, arguments)
     if json:

@@ -13,7 +13,15 @@ import orjson
 import typer
 
 from cdc.cli.adopt import adopted
-from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, pipeline_of, print_json, print_rows
+from cdc.cli.shared import (
+    DEFAULT_FILE,
+    ConfigFile,
+    Json,
+    outline_of,
+    pipeline_of,
+    print_json,
+    print_rows,
+)
 from cdc.cli.source import refuse_live
 from cdc.config import Pipeline, Unit
 from cdc.errors import ConfigError
@@ -34,7 +42,8 @@ def show(source: SourceName, config: ConfigFile = DEFAULT_FILE, json: Json = Fal
 
     Example: cdc position show shopdb
     """
-    pipeline, unit = _source(config, source)
+    pipeline = outline_of(config)
+    unit = pipeline.unit(f"source/{source}")
     stored = PositionsTopic(pipeline.kafka, pipeline.name).read(unit.context.name)
     if json:
         print_json(_as_json(source, stored))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, pipeline_of, print_json, print_rows
+from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, outline_of, print_json, print_rows
 from cdc.errors import ConfigError
 from schemas.avro import table_schema
 from schemas.evolution import avro_differences
@@ -35,7 +35,7 @@ def show(
 
     Example: cdc schema show shopdb.public.orders
     """
-    with Registry(pipeline_of(config).kafka.registry) as registry:
+    with Registry(outline_of(config).kafka.registry) as registry:
         subject, versions = _subject(registry, topic, "key" if key else "value")
         chosen = versions[-1] if version is None else version
         schema = _version(registry, subject, chosen, versions)
@@ -62,7 +62,7 @@ def diff(
 
     Example: cdc schema diff shopdb.public.orders --from 1 --to 3
     """
-    with Registry(pipeline_of(config).kafka.registry) as registry:
+    with Registry(outline_of(config).kafka.registry) as registry:
         subject, versions = _subject(registry, topic, "value")
         after = versions[-1] if new is None else new
         before = max((v for v in versions if v < after), default=after) if old is None else old

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cdc.config import Pipeline, load_pipeline
+from cdc.config import Pipeline, load_outline, load_pipeline
 
-__all__ = ["ConfigFile", "Json", "console", "pipeline_of", "print_json", "print_rows"]
+__all__ = ["ConfigFile", "Json", "console", "outline_of", "pipeline_of", "print_json", "print_rows"]
 
 ConfigFile = Annotated[
     Path,
@@ -29,6 +29,11 @@ DEFAULT_FILE = Path("tailrace.yaml")
 def pipeline_of(config: Path, only: str = "") -> Pipeline:
     """Return the pipeline in the file, with `only` of one unit. Raises `errors.ConfigError`."""
     return load_pipeline(config, only=only)
+
+
+def outline_of(config: Path) -> Pipeline:
+    """Return the pipeline for commands that need nothing but Kafka and the registry."""
+    return load_outline(config)
 
 
 def console() -> Console:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, console, pipeline_of, print_json
+from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, console, outline_of, print_json
 from cdc.config import Pipeline
 from cdc.status import Heartbeat, StatusReader
 
@@ -33,7 +33,7 @@ def status(
 
     Example: cdc status --watch
     """
-    pipeline = pipeline_of(config)
+    pipeline = outline_of(config)
     reader = StatusReader(pipeline.kafka, pipeline.name)
     try:
         if watch:

@@ -14,7 +14,7 @@ import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from rich.console import Console
 
-from cdc.cli.shared import DEFAULT_FILE, ConfigFile, pipeline_of
+from cdc.cli.shared import DEFAULT_FILE, ConfigFile, outline_of
 from cdc.errors import CdcError, ConfigError
 from cdc.kafka import DEADLINE_S, KafkaConfig, consumer_client, kafka_error, topic_ids
 from cdc.plugins import nearest
@@ -49,7 +49,7 @@ def tail(
 
     Example: cdc tail shopdb.public.orders --offset earliest -n 5
     """
-    pipeline = pipeline_of(config)
+    pipeline = outline_of(config)
     consumer = consumer_client(pipeline.kafka)
     show = _printer(json=json)
     try:

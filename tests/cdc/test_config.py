@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import InvalidPipeline, Pipeline, load_pipeline, parse_pipeline
+from cdc.config import InvalidPipeline, Pipeline, load_outline, load_pipeline, parse_pipeline
 from cdc.errors import ConfigError
 
 ISSUE_EXAMPLE = """\
@@ -138,6 +138,15 @@ def test_an_unset_variable_is_reported_once_with_its_remedy() -> None:
             "(export SHOPDB_URL=…, or give a default: ${SHOPDB_URL:-…})"
         )
     ]
+
+
+def test_looking_at_a_pipeline_needs_no_secret_of_its_units(tmp_path: Path) -> None:
+    path = tmp_path / "tailrace.yaml"
+    path.write_text(ISSUE_EXAMPLE)
+    assert list(load_outline(path, {}).units()) == ["source/shopdb", "sink/crm"]
+    path.write_text(ISSUE_EXAMPLE.replace("127.0.0.1:9092", "${BROKERS}"))
+    with pytest.raises(InvalidPipeline, match="BROKERS is not set"):
+        load_outline(path, {})
 
 
 def test_a_default_stands_in_for_an_unset_variable() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,14 +54,18 @@ def test_the_list_says_what_the_command_is(name: str) -> None:
     assert len(COMMANDS[name].line) <= 100
 
 
+def children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_the_start_is_quick() -> None:
-    command_line = [sys.executable, "-m", "cdc", "--help"]
-    subprocess.run(command_line, capture_output=True, check=True)
+    """In processor time: others share the machine."""
     taken = []
     for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run(command_line, capture_output=True, check=True)
-        taken.append(time.perf_counter() - started)
+        started = children_seconds()
+        subprocess.run([sys.executable, "-m", "cdc", "--help"], capture_output=True, check=True)
+        taken.append(children_seconds() - started)
     assert min(taken) <= 0.3, taken
 
 
