@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 from psycopg.pq.abc import PGconn
@@ -13,6 +14,7 @@ from cdc.postgres import publication as publications
 from cdc.postgres.catalog import Catalog, TableFacts, selects
 from cdc.postgres.commands import System, identify
 from cdc.postgres.position import Position
+from cdc.postgres.relations import key_problem
 from cdc.postgres.settings import Settings
 from cdc.postgres.slot import check_slot, check_system, drop_slot, free_slot, slot_facts
 from schemas.table import TableId
@@ -58,6 +60,7 @@ class Opening:
         """
         self._refuse_what_cannot_work()
         tables = self.selected()
+        self._refuse_wrong_keys(tables)
         if not first:
             refused = publications.missing_identity(self.catalog, tables)
             roots = {root for root, _, _ in refused}
@@ -75,6 +78,16 @@ class Opening:
                 "the server is a standby; watermarks cannot be written there",
                 hint="point `url` at the primary",
             )
+
+    def _refuse_wrong_keys(self, tables: Sequence[TableFacts]) -> None:
+        for found in tables:
+            key = self.settings.keys.get(str(found.table))
+            facts = self.catalog.facts(found.oid) if key else None
+            problem = key_problem(facts, key) if facts and key else ""
+            if problem:
+                raise PreflightFailed(
+                    f"`key:` {problem}", hint="correct `key:`, or set REPLICA IDENTITY FULL"
+                )
 
     def drop_leftover(self) -> None:
         """Drop a slot that an earlier life made and did not come to use."""

@@ -18,6 +18,7 @@ from cdc.errors import CdcError
 from cdc.postgres import publication as publications
 from cdc.postgres.catalog import Catalog, TableFacts
 from cdc.postgres.commands import identify
+from cdc.postgres.relations import key_problem
 from cdc.postgres.settings import Settings
 from cdc.postgres.slot import slot_facts
 
@@ -173,10 +174,11 @@ def _keys(catalog: Catalog, settings: Settings, tables: list[TableFacts]) -> Ite
         if facts is None:
             yield Finding("fail", f"key {name}", "is no selected table", "correct `key:`")
             continue
-        unknown = set(wanted) - {column.name for column in facts.columns}
-        if unknown:
-            text = f"{name} has no column {', '.join(sorted(unknown))}"
-            yield Finding("fail", f"key {name}", text, "correct `key:`")
+        problem = key_problem(facts, wanted)
+        if problem:
+            table = qualified(facts.table).as_string(None)
+            repair = f"correct `key:`, or ALTER TABLE {table} REPLICA IDENTITY FULL;"
+            yield Finding("fail", f"key {name}", problem, repair)
 
 
 def _identities(catalog: Catalog, tables: list[TableFacts]) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from cdc.postgres.catalog import ColumnFacts, TableFacts, TableLocked
 from cdc.source import Progress
 from schemas.table import Column, TableId, TableSchema
 
-__all__ = ["Facts", "Relations", "Shape", "Turn", "relation_of", "shape_of"]
+__all__ = ["Facts", "Relations", "Shape", "Turn", "key_problem", "relation_of", "shape_of"]
 
 
 class Facts(Protocol):
@@ -55,14 +55,29 @@ class Shape(msgspec.Struct, frozen=True):
 class Turn(msgspec.Struct, frozen=True):
     """What a new Relation means for a table.
 
-    `changed`: it looks different from last time. `grown`: it has a column or type it did not have,
+    `unknown`: it was never seen under this name. `changed`: it looks different from last time. `grown`: it has a column or type it did not have,
     so rows that were never sent again lack it. `recreated`: it is another table of that name.
     """
 
     table: TableId
+    unknown: bool = False
     changed: bool = False
     grown: bool = False
     recreated: bool = False
+
+
+def key_problem(facts: TableFacts, key: Sequence[str]) -> str:
+    """Say why `key` cannot be the record key of a table, nothing when it can.
+
+    An old row carries the replica identity alone; a key outside of it would have no old value.
+    """
+    unknown = set(key) - {column.name for column in facts.columns}
+    if unknown:
+        return f"{facts.table} has no column {', '.join(sorted(unknown))}"
+    identity = facts.identity_index if facts.identity == "i" else facts.primary_key
+    if facts.identity in "di" and not set(key) <= set(identity):
+        return f"{facts.table} does not log the old values of {', '.join(key)}"
+    return ""
 
 
 def shape_of(relation: Relation, key: Sequence[str]) -> Shape:
@@ -124,15 +139,19 @@ class Relations:
         except TableLocked:
             return None
 
+    def enforce(self, relation: Relation) -> TableSchema:
+        """Put `relation` in force for the rows that follow."""
+        schema = self._schemas[relation.oid] = self.describe(relation)
+        return schema
+
     def take(self, relation: Relation) -> Turn:
         """Put `relation` in force and tell what it means compared with the shape remembered."""
-        schema = self.describe(relation)
-        self._schemas[relation.oid] = schema
+        schema = self.enforce(relation)
         before, shape = self.shapes.get(relation.table), shape_of(relation, schema.key)
         if before != shape:
             self.remember(relation.table, shape)
         if before is None or before == shape:
-            return Turn(relation.table)
+            return Turn(relation.table, unknown=before is None)
         recreated = before.oid != shape.oid
         grown = not set(shape.columns) <= set(before.columns)
         return Turn(relation.table, changed=True, grown=grown or recreated, recreated=recreated)

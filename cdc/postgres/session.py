@@ -18,7 +18,7 @@ import msgspec
 from psycopg.pq.abc import PGconn
 
 from cdc.connections.postgres import Login, connect, connect_replication, whole_guard
-from cdc.errors import GapError, StateError, Stop
+from cdc.errors import GapError, SourceUnavailable, StateError, Stop
 from cdc.postgres.catalog import SETTINGS as CATALOG_SETTINGS
 from cdc.postgres.catalog import Catalog
 from cdc.postgres.chunks import ChunkReader, Limits
@@ -97,6 +97,8 @@ class Session:
         if position.creating:
             self._state = State.ANNOUNCING
         else:
+            if stored is None:
+                self._lookout.first_tables()
             self._begin_stream()
 
     def _finished(self, stored: Position | None, progress: Sequence[Progress]) -> bool:
@@ -131,10 +133,15 @@ class Session:
 
     def read(self, timeout: float) -> Batch | None:
         """See `cdc.source.Source`."""
-        with whole_guard(self._login):
-            if self._state is State.STREAMING:
-                return self._read(timeout)
-            return self._start(timeout)
+        try:
+            with whole_guard(self._login):
+                if self._state is State.STREAMING:
+                    return self._read(timeout)
+                return self._start(timeout)
+        except GapError as error:
+            if self._settings.snapshot != "when_needed":
+                raise
+            raise SourceUnavailable(f"{error}; the source begins anew") from error
 
     def _start(self, timeout: float) -> Batch | None:
         if self._state is State.ANNOUNCING:

@@ -46,6 +46,12 @@ AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.relation IN (
 """
 
 
+_HALF_COMMITTED = """
+SELECT backend_xid::text FROM pg_catalog.pg_stat_activity
+WHERE backend_xid IS NOT NULL AND wait_event = 'SyncRep'
+"""
+
+
 class _Flight(msgspec.Struct):
     """A chunk that has been read and waits for its mark."""
 
@@ -82,8 +88,18 @@ class Snapshots:
         self._later = 0.0
         self._writers: dict[TableId, set[object]] = {}
         self._whole = WholeTables(reader, limits, self.jobs, stored)
+        self._touched.expect(self._half_committed())
         for job in self.jobs:
             self._touched.watch(job.table)
+
+    def _half_committed(self) -> list[int]:
+        """Return what an earlier life may have delivered and nobody sees yet.
+
+        Between its log record and its visibility a commit can wait for a standby alone; without
+        one that takes microseconds, and to begin again takes longer.
+        """
+        rows = self._catalog.rows(_HALF_COMMITTED)
+        return [int(str(row[0])) for row in rows]
 
     @property
     def holds(self) -> bool:
@@ -196,12 +212,16 @@ class Snapshots:
             self._reader.close()
 
     def turned(self, turn: Turn) -> None:
-        """Begin a table anew that was recreated or has grown; spoil a chunk of the old shape."""
-        if not turn.changed:
-            return
-        if self._flight is not None and self._flight.job.table == turn.table:
-            self._flight.spoiled = True
-        if turn.grown and self._opening.settings.snapshot != "never":
+        """Read a table that is new, was recreated or has grown; spoil a chunk of the old shape.
+
+        A table nobody announced was renamed, or added to a publication by its owner.
+        """
+        if turn.changed:
+            self._spoil(turn.table)
+        reads = self._opening.settings.snapshot != "never" and self._wants(turn.table)
+        if reads and turn.unknown:
+            self.add(Job(turn.table, settle=True))
+        elif reads and turn.grown:
             self.add(Job(turn.table, attempt=1))
 
     def passing(self, rows: Rows, xid: int) -> Sequence[Rows]:

@@ -289,11 +289,15 @@ class Transactions:
             self.position = msgspec.structs.replace(now, commit=commit, ordinal=ordinal)
 
     def _relation(self, message: pgoutput.Relation) -> None:
+        transaction = self._transaction()
+        if transaction.skip:  # what it means was stored with the rows that left
+            self._relations.enforce(message)
+            return
         turn = self._relations.take(message)
         schema = self._relations.schema(message.oid)
-        if turn.recreated and schema is not None and self._open is not None:
-            origin = self._open.origin
-            self.rows.append(Rows(schema, "pgoutput", origin, [b"T"], (0,)))
+        if turn.recreated and schema is not None:
+            emptied = Rows(schema, "pgoutput", transaction.origin, [b"T"], (0,))
+            self.rows.extend(self._events.passing(emptied, transaction.xid))
         self._events.turned(turn)
 
     def _truncate(self, message: pgoutput.Truncate) -> None:

@@ -286,6 +286,35 @@ def test_a_given_publication_decides_columns_and_rows_of_stream_and_snapshot(
     assert len({event.schema for event in capture.events}) == 1
 
 
+def test_a_table_added_to_a_given_publication_or_renamed_is_read_whole(
+    capture: Capture, db: Db
+) -> None:
+    for name in ("item", "late"):
+        db.execute(f"CREATE TABLE {name} (id int PRIMARY KEY)")
+        db.execute(f"INSERT INTO {name} VALUES (1)")
+    db.execute("CREATE PUBLICATION theirs FOR TABLE item")
+    capture.options["publication"] = "theirs"
+    capture.until_snapshot_done()
+    db.execute("ALTER PUBLICATION theirs ADD TABLE late")
+    db.execute("INSERT INTO late VALUES (2)")
+    db.execute("ALTER TABLE item RENAME TO thing")
+    db.execute("INSERT INTO thing VALUES (2)")
+    capture.until_caught_up(db)
+    capture.until_snapshot_done()
+    for name in ("late", "thing"):
+        assert capture.model.rows(f"public.{name}") == [(b"1",), (b"2",)]
+
+
+@pytest.mark.parametrize(("key", "said"), [("nr", "no column nr"), ("line", "old values of line")])
+def test_a_key_that_old_rows_would_lack_is_refused(
+    capture: Capture, db: Db, key: str, said: str
+) -> None:
+    db.execute("CREATE TABLE log (id int PRIMARY KEY, line text)")
+    capture.options["key"] = {"public.log": [key]}
+    with pytest.raises(PreflightFailed, match=said):
+        capture.open()
+
+
 def test_a_key_can_be_named_for_a_table_that_has_none(capture: Capture, db: Db) -> None:
     db.execute("CREATE TABLE log (id int, line text)")
     db.execute("ALTER TABLE log REPLICA IDENTITY FULL")

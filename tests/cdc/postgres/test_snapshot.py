@@ -330,6 +330,23 @@ def test_a_change_delivered_before_snapshots_see_it_is_not_undone(own_server: st
         assert capture.model.rows("public.item") == table_rows(db, "SELECT * FROM item")
 
 
+def test_a_restart_waits_until_what_was_delivered_before_it_is_visible(own_server: str) -> None:
+    with (
+        Capture(own_server, chunk_rows=100) as capture,
+        psycopg.connect(own_server, autocommit=True) as db,
+    ):
+        db.execute("SET synchronous_commit = local")
+        fill(db, 1000)
+        capture.until(lambda: len(capture.events) >= 200)
+        with half_committed(own_server, "UPDATE item SET name = 'new' WHERE id = 777"):
+            capture.until(lambda: bool(capture.streamed("public.item")), "the update")
+            capture.kill()
+            source = capture.open()
+            capture.until(lambda: "visible" in source.status().waiting, "the wait")
+        capture.until_snapshot_done()
+        assert capture.model.rows("public.item") == table_rows(db, "SELECT * FROM item")
+
+
 def test_a_backfill_waits_until_what_was_delivered_is_visible(own_server: str) -> None:
     with (
         Capture(own_server, snapshot="never") as capture,

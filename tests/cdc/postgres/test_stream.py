@@ -268,6 +268,19 @@ def test_a_slot_and_publication_made_by_somebody_else_are_used(capture: Capture,
     assert [event.after for event in capture.events] == [(b"7",)]
 
 
+def test_a_first_start_on_a_given_slot_reads_what_is_there(capture: Capture, db: Db) -> None:
+    db.execute("CREATE TABLE item (id int PRIMARY KEY)")
+    db.execute("INSERT INTO item VALUES (1)")
+    db.execute("SELECT pg_create_logical_replication_slot('given', 'pgoutput')")
+    capture.options.update(slot="given")
+    capture.until_snapshot_done()
+    assert [event.after for event in capture.events] == [(b"1",)]
+    capture.kill()
+    db.execute("INSERT INTO item VALUES (2)")
+    capture.until_caught_up(db)
+    assert [event.after for event in capture.events] == [(b"1",), (b"2",)]
+
+
 def test_a_start_that_waits_for_an_old_transaction_says_for_whom(
     capture: Capture, db: Db, pg_database: str
 ) -> None:
