@@ -3,6 +3,7 @@
     1  P        the newest committed boundary of a source, from the positions topic
     2  topics   listed after 1: whatever has records ≤ P exists by then
     3  ends     high watermarks, open transactions included: everything ≤ P lies below them
+                (`Topics.ends`: less the marker of a commit where nothing is open)
     4  read     committed records up to the ends, or in a partition to a newer transaction
     5  cut      everything ≤ P, one target transaction; the rest is held
 

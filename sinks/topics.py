@@ -52,11 +52,24 @@ class Topics:
         return out
 
     def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return the high watermarks: behind every record, those of open transactions too."""
-        return self.offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        """Return how far each partition is to be read so that nothing of now is missing.
+
+        That is the high watermark, open transactions included. Where nothing is open (the last
+        stable offset, asked first, is the same) the last offset is the marker of a commit, for a
+        record there would still wait for its own: the one before will do. It saves a wait, since
+        a marker shows only with the next, empty fetch.
+        """
+        asked = list(partitions)
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        stable = self.offsets(asked, latest, IsolationLevel.READ_COMMITTED)
+        high = self.offsets(asked, latest)
+        return {p: end - 1 if end and stable.get(p) == end else end for p, end in high.items()}
 
     def offsets(
-        self, partitions: Iterable[TopicPartition], spec: OffsetSpec
+        self,
+        partitions: Iterable[TopicPartition],
+        spec: OffsetSpec,
+        isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
     ) -> dict[TopicPartition, int]:
         """Return the offset `spec` means in each partition; -1 for a time nothing is newer than."""
         asked = {Place(p.topic, p.partition): p for p in partitions}
@@ -64,7 +77,7 @@ class Topics:
             return {}
         futures = self._admin.list_offsets(
             dict.fromkeys(asked, spec),
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            isolation_level=isolation,
             request_timeout=DEADLINE_S,
         )
         out = {}
