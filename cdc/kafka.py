@@ -70,6 +70,8 @@ _ALLOWED = frozenset(
         "sasl.oauthbearer.scope",
         "sasl.oauthbearer.extensions",
         "sasl.oauthbearer.token.endpoint.url",
+        "https.ca.location",
+        "https.ca.pem",
         "ssl.ca.location",
         "ssl.ca.pem",
         "ssl.certificate.location",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,12 +56,16 @@ class _Issuer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def issuer() -> Iterator[str]:
-    """Give the address of a token server."""
+def issuer(authority: Authority) -> Iterator[str]:
+    """Give the address of a token server, behind TLS of our authority."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Issuer)
+    identity = authority.identity("issuer", ("127.0.0.1",))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(identity.cert, identity.key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/token"
+    yield f"https://127.0.0.1:{server.server_port}/token"
     server.shutdown()
     thread.join()
     server.server_close()
@@ -80,6 +85,7 @@ def client(issuer: str, authority: Authority) -> Client:
         "sasl.oauthbearer.client.id": CLIENT,
         "sasl.oauthbearer.client.secret": secret,
         "sasl.oauthbearer.token.endpoint.url": issuer,
+        "https.ca.location": str(authority.ca),
     }
 
 

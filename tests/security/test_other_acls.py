@@ -45,8 +45,13 @@ def places(pipeline: Pipeline) -> None:
     """Join the group of supervisors until every worker has its place here."""
     placement = Placement(pipeline.kafka, pipeline.name, lambda _gone: None)
     placement.join()
+
+    def placed() -> list[str] | None:
+        placement.poll(0.1)
+        return placement.seats(["sink/crm"])
+
     try:
-        wait_until(lambda: placement.poll(0.1) or placement.seats(["sink/crm"]), "a place")
+        wait_until(placed, "a place")
     finally:
         placement.leave()
 
