@@ -178,30 +178,6 @@ def test_a_condition_that_is_no_sql_is_refused_and_the_stream_goes_on(
     assert [event.after for event in capture.events] == [(b"1000", b"x")]
 
 
-def test_a_part_of_a_table_without_a_key_is_not_read_again(capture: Capture, db: Db) -> None:
-    db.execute("CREATE TABLE log (line text); ALTER TABLE log REPLICA IDENTITY FULL")
-    capture.until_snapshot_done()
-    source = capture.source
-    assert source is not None
-    source.command("backfill", {"table": "public.log", "where": "line = 'x'"})
-    capture.until(lambda: "has no key" in source.status().waiting, "the refusal")
-
-
-def test_a_backfill_of_a_table_without_a_key_begins_with_its_truncation(
-    capture: Capture, db: Db
-) -> None:
-    db.execute("CREATE TABLE log (line text); ALTER TABLE log REPLICA IDENTITY FULL")
-    db.execute("INSERT INTO log VALUES ('a'), ('a'), ('b')")
-    capture.until_snapshot_done()
-    source = capture.source
-    assert source is not None
-    source.command("backfill", {"table": "public.log"})
-    capture.until(lambda: len(capture.events) == 7)
-    assert [event.op for event in capture.events[3:]] == [Op.TRUNCATE] + [Op.READ] * 3
-    stamps = [event.stamp for event in capture.events]
-    assert stamps == sorted(set(stamps))
-
-
 def test_a_truncation_spoils_the_chunk_that_was_read_before_it(capture: Capture, db: Db) -> None:
     fill(db, 1000)
     capture.options["chunk_rows"] = 300
@@ -224,52 +200,6 @@ def test_keys_of_several_columns_are_read_in_the_order_of_their_index(
     capture.until_snapshot_done()
     assert capture.model.rows("public.odd item") == table_rows(db, 'SELECT * FROM "odd item"')
     assert capture.events[0].schema.key == ("a", "B c")
-
-
-def test_a_table_without_a_key_is_read_in_one_snapshot(
-    capture: Capture, db: Db, pg_database: str
-) -> None:
-    db.execute("CREATE TABLE log (line text)")
-    db.execute("ALTER TABLE log REPLICA IDENTITY FULL")
-    db.execute("INSERT INTO log SELECT 'l' || i FROM generate_series(1, 3000) i")
-    capture.options["chunk_rows"] = 500
-    capture.until(lambda: len(capture.events) >= 1000)
-    db.execute("INSERT INTO log VALUES ('during')")
-    db.execute("DELETE FROM log WHERE line = 'l1'")
-    capture.until_snapshot_done()
-    capture.until_caught_up(db)
-    lines = replayed_bag(capture, "public.log")
-    assert lines == sorted(row[0] for row in table_rows(db, "SELECT * FROM log"))
-    capture.until(lambda: not any(key.startswith("seen/") for key in capture.progress))
-
-
-def test_a_killed_read_of_a_table_without_a_key_begins_again(capture: Capture, db: Db) -> None:
-    db.execute("CREATE TABLE log (line text)")
-    db.execute("ALTER TABLE log REPLICA IDENTITY FULL")
-    db.execute("INSERT INTO log SELECT 'l' || i FROM generate_series(1, 3000) i")
-    capture.options["chunk_rows"] = 500
-    capture.until(lambda: len(capture.events) >= 1500)
-    capture.kill()
-    db.execute("DELETE FROM log WHERE line < 'l2'")
-    capture.until_snapshot_done()
-    capture.until_caught_up(db)
-    lines = replayed_bag(capture, "public.log")
-    assert lines == sorted(row[0] for row in table_rows(db, "SELECT * FROM log"))
-    stamps = [event.stamp for event in capture.events]
-    assert stamps == sorted(set(stamps))
-
-
-def replayed_bag(capture: Capture, table: str) -> list[Any]:
-    """What a consumer of a table without a key holds after all events."""
-    bag: list[Any] = []
-    for event in capture.of(table):
-        if event.op is Op.TRUNCATE:
-            bag.clear()
-        if event.before is not None:
-            bag.remove(event.before[0])
-        if event.after is not None:
-            bag.append(event.after[0])
-    return sorted(bag)
 
 
 @contextmanager
