@@ -27,15 +27,26 @@ _CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Health(msgspec.Struct):
-    """What the probes answer from. `ready` and `reason` are the worker's; `beat` says it lives."""
+    """What the probes answer from. `ready` and `reason` are the worker's; `beat` says it lives.
+
+    `others` names who else is not ready, asked for with each probe.
+    """
 
     ready: bool = False
     reason: str = "starting"
     beaten: float = msgspec.field(default_factory=time.monotonic)
+    others: Callable[[], list[str]] = list
 
     def beat(self, *, ready: bool, reason: str) -> None:
         """Note that the loop turned and how it stands."""
         self.ready, self.reason, self.beaten = ready, reason, time.monotonic()
+
+    def readiness(self) -> tuple[bool, str]:
+        """Tell whether the work is being done, and how it stands."""
+        troubles = self.others() if self.ready else []
+        if troubles:
+            return False, "; ".join(troubles)
+        return self.ready and self.is_alive(), self.reason
 
     def is_alive(self) -> bool:
         """Tell whether the loop turned of late."""
@@ -109,8 +120,8 @@ def _answer(path: str, page: Callable[[], bytes], health: Health) -> tuple[int, 
     if path == "/healthz":
         return (200, b"alive\n") if health.is_alive() else (503, b"the loop does not turn\n")
     if path == "/readyz":
-        ready = health.ready and health.is_alive()
-        return (200 if ready else 503), f"{health.reason}\n".encode()
+        ready, reason = health.readiness()
+        return (200 if ready else 503), f"{reason}\n".encode()
     return 404, b"/metrics, /healthz or /readyz\n"
 
 

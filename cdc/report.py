@@ -37,6 +37,7 @@ class Report:
         self.health = Health()
         self._status = status
         self.endpoint = ""
+        self.worker = status.worker
         self._last = Heartbeat("", "starting")
         self._written = 0.0
         self._recent: deque[tuple[float, int]] = deque()

@@ -78,13 +78,13 @@ class StatusWriter:
         self.unit = unit
         self._key = f"{unit}/{worker}" if worker else unit
         self._producer: Producer | None = None
-        self._worker = secrets.token_hex(4)
+        self.worker = secrets.token_hex(4)
         self._started_ms = time.time_ns() // 1_000_000
         self.dropped = 0
 
     def beat(self, heartbeat: Heartbeat) -> None:
         """Write `heartbeat`, completed by who and when; returns at once."""
-        heartbeat.unit, heartbeat.worker = self.unit, self._worker
+        heartbeat.unit, heartbeat.worker = self.unit, self.worker
         heartbeat.host, heartbeat.pid = socket.gethostname(), os.getpid()
         heartbeat.ts_ms = time.time_ns() // 1_000_000
         heartbeat.started_ms = self._started_ms
@@ -114,8 +114,10 @@ class StatusWriter:
 class StatusReader:
     """The latest heartbeat of every worker of a pipeline, by key, from any machine."""
 
-    def __init__(self, kafka: KafkaConfig, pipeline: str) -> None:
+    def __init__(self, kafka: KafkaConfig, pipeline: str, without: str = "") -> None:
+        """`without` names a worker not to be seen: the one who asks."""
         self._topic = CompactedTopic(kafka, f"{pipeline}.status")
+        self._without = without
         self._known: dict[str, Heartbeat] = {}
         self._caught_up = False
 
@@ -161,4 +163,5 @@ class StatusReader:
             heartbeat = msgspec.json.decode(entry.value, type=Heartbeat)
         except msgspec.MsgspecError as error:
             heartbeat = Heartbeat(entry.key, "unreadable", error=str(error), ts_ms=entry.time_ms)
-        self._known[entry.key] = heartbeat
+        if not self._without or heartbeat.worker != self._without:
+            self._known[entry.key] = heartbeat

@@ -117,11 +117,9 @@ class _Child:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
-    def page(self) -> bytes:
-        """Return the worker's metrics, nothing when it does not answer at once."""
-        if self.process is None:
-            return b""
-        return _get(self.listener.getsockname()[:2])
+    def ask(self, path: str) -> tuple[int, bytes]:
+        """Return status and body of the worker's endpoint; status 0 when it does not answer."""
+        return (0, b"") if self.process is None else _get(self.listener.getsockname()[:2], path)
 
 
 class Supervisor:
@@ -134,7 +132,7 @@ class Supervisor:
         self._children = {seat.name: _Child(seat, "127.0.0.1") for seat in seats_of(pipeline)}
         self._placement = Placement(pipeline.kafka, pipeline.name, self._give_up)
         self._control = CompactedTopic(pipeline.kafka, f"{pipeline.name}.control")
-        self.health = Health()
+        self.health = Health(others=self._unready)
         self._metrics = SupervisorMetrics(pipeline.name)
 
     def run(self) -> int:
@@ -153,8 +151,18 @@ class Supervisor:
 
     def page(self) -> bytes:
         """Return the metrics of every child, and our own, as one page."""
-        pages = [child.page() for child in self._children.values()]
+        pages = [child.ask("/metrics")[1] for child in self._children.values()]
         return merge_pages([self._metrics.page(), *pages])
+
+    def _unready(self) -> list[str]:
+        """Return which of the workers here do not do their work, and why."""
+        out = []
+        for name, child in self._children.items():
+            if child.process is not None:
+                status, reason = child.ask("/readyz")
+                if status != 200:
+                    out.append(f"{name}: {reason.decode().strip() or 'does not answer yet'}")
+        return out
 
     def _join(self) -> None:
         ensure_internal(self._pipeline.kafka, self._pipeline.name)
@@ -244,13 +252,15 @@ def _is_running(child: _Child) -> bool:
     return child.process is not None and child.process.poll() is None
 
 
-def _get(address: tuple[str, int]) -> bytes:
-    """Return the body of GET /metrics; nothing when the worker is not there yet."""
+def _get(address: tuple[str, int], path: str) -> tuple[int, bytes]:
+    """Return status and body of a GET; status 0 when the worker is not there yet."""
     try:
         with socket.create_connection(address, 1.0) as connection:
-            connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-            chunks = iter(lambda: connection.recv(65_536), b"")
-            return b"".join(chunks).partition(b"\r\n\r\n")[2]
+            connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
     except OSError as error:
-        _log.debug("no metrics", address=address, reason=str(error))
-        return b""
+        _log.debug("no answer", address=address, path=path, reason=str(error))
+        return 0, b""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = head.split(b" ", 2)[1:2]
+    return (int(status[0]) if status and status[0].isdigit() else 0), body

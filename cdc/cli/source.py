@@ -40,13 +40,13 @@ def source(
     unit = pipeline.unit(f"source/{name}")
     with workshop(pipeline, unit, SourceReport) as (shop, report):
         if not take_over:
-            shop.wait_for(lambda: refuse_live(pipeline, unit))
+            shop.wait_for(lambda: refuse_live(pipeline, unit, report.worker))
         run_source(_job(shop, report))
 
 
-def refuse_live(pipeline: Pipeline, unit: Unit) -> None:
-    """Raise `errors.Fenced` when somebody else is at work."""
-    reader = StatusReader(pipeline.kafka, pipeline.name)
+def refuse_live(pipeline: Pipeline, unit: Unit, worker: str = "") -> None:
+    """Raise `errors.Fenced` when somebody else than `worker` is at work."""
+    reader = StatusReader(pipeline.kafka, pipeline.name, worker)
     try:
         owner = reader.live_owner(unit.address)
     finally:

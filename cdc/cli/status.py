@@ -46,7 +46,8 @@ def status(
         print_json(_as_json(pipeline, found))
     else:
         console().print(_table(pipeline, found))
-    if not all(_is_well(heartbeat) for heartbeat in found.values()):
+    known = pipeline.units()
+    if not all(_is_well(beat) for key, beat in found.items() if _unit(key) in known):
         raise typer.Exit(_UNHEALTHY)
 
 
@@ -63,9 +64,14 @@ def _watch(pipeline: Pipeline, reader: StatusReader, *, as_json: bool) -> None:
 
 def _complete(pipeline: Pipeline, found: Mapping[str, Heartbeat]) -> dict[str, Heartbeat]:
     """Return what was found, and "absent" for units no worker has ever run."""
-    units = {"/".join(key.split("/")[:2]) for key in found}
+    units = {_unit(key) for key in found}
     missing = {a: Heartbeat(a, "absent") for a in pipeline.units() if a not in units}
     return {**found, **missing}
+
+
+def _unit(key: str) -> str:
+    """Return the unit of a heartbeat's key: "sink/crm" of "sink/crm/2"."""
+    return "/".join(key.split("/")[:2])
 
 
 def shown_state(heartbeat: Heartbeat) -> str:

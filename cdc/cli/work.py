@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
+import structlog
 
 from cdc.compacted import ensure_internal
 from cdc.config import Pipeline, Unit
@@ -21,6 +22,7 @@ from schemas.registry import Registry
 
 __all__ = ["Workshop", "workshop"]
 
+_log = structlog.get_logger(__name__)
 _R = TypeVar("_R", bound=Report)
 
 
@@ -63,6 +65,10 @@ def workshop(
             yield shop, report
         except CdcError as error:
             report.end("failed", error)
+            raise
+        except Exception as error:
+            _log.exception("a bug of Tailrace, or of a connector")
+            report.end("failed", CdcError(f"internal error: {type(error).__name__}: {error}"))
             raise
         finally:
             control.close()

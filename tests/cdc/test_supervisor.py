@@ -147,7 +147,11 @@ def test_one_page_of_metrics_stands_for_all_workers(ticker: TickerHome) -> None:
     url = re.findall(r"http://[\d.:]+/metrics", ticker.log())[0]
     page = httpx.get(url).text
     assert f'cdc_rows_total{{pipeline="{ticker.name}",unit="source/clock"}}' in page
-    assert httpx.get(url.replace("/metrics", "/readyz")).status_code == 200
+    ready = url.replace("/metrics", "/readyz")
+    assert httpx.get(ready).status_code == 200
+    ticker.away.touch()
+    answer = wait_until(lambda: (a := httpx.get(ready)).status_code == 503 and a, "unready")
+    assert answer.text == "source/clock: retrying: the ticker is away\n"
 
 
 def test_a_broker_that_is_away_at_the_start_is_waited_for(ticker: TickerHome) -> None:

@@ -121,6 +121,21 @@ def test_every_exit_code_is_in_the_help(cdc: Cdc) -> None:
     assert all(f" {code} " in text for code in {0, *EXIT_CODES.values()})
 
 
+def test_the_shell_completes_commands_and_options() -> None:
+    def completed(words: str) -> str:
+        asked = {"_CDC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "1"}
+        asked["COMP_CWORD"] = str(len(words.split()) - 1)
+        code = "from cdc.cli import main; main()"
+        arguments = [sys.executable, "-c", code]
+        return subprocess.run(
+            arguments, env=asked, capture_output=True, text=True, check=False
+        ).stdout
+
+    assert completed("cdc sta").split() == ["status"]
+    assert "--watch" in completed("cdc status --wa")
+    assert completed("cdc position ad").split() == ["adopt"]
+
+
 def test_the_version_is_told(cdc: Cdc) -> None:
     assert cdc("--version").out.startswith("tailrace ")
 
