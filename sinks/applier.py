@@ -60,7 +60,7 @@ class Applier:
         self,
         target: Target,
         letters: DeadLetters,
-        tables: Callable[[], Sequence[TableSchema]],
+        tables: Sequence[tuple[TableSchema, bool]],
         may_judge: Callable[[Sequence[Event]], bool],
     ) -> None:
         self._target = target
@@ -83,9 +83,9 @@ class Applier:
         return _applied(events, cut.dropped, dead, time.monotonic() - started)
 
     def _prepare(self) -> None:
-        tables = self._tables()
-        for schema in tables[self._prepared :]:
-            self._target.prepare(schema)
+        tables = self._tables
+        for schema, known in tables[self._prepared :]:
+            self._target.prepare(schema, known=known)
         self._prepared = len(tables)
 
     def _readable(self, events: list[Event]) -> list[Event]:

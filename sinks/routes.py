@@ -25,13 +25,18 @@ class Schemas(Protocol):
 
 
 class Routes:
-    """Compiles a decoder at the first record of a schema; for one thread."""
+    """Compiles a decoder at the first record of a schema; for one thread.
+
+    `applied` are the topics whose changes reached the target before; `tables` are the target
+    tables met so far, each with whether it must be there already.
+    """
 
     def __init__(self, selection: Selection, schemas: Schemas) -> None:
         self._selection = selection
         self._schemas = schemas
         self._decoders: dict[tuple[str, bytes], Decoder] = {}
-        self.tables: list[TableSchema] = []
+        self.applied: set[str] = set()
+        self.tables: list[tuple[TableSchema, bool]] = []
 
     def read(self, message: Message, value: bytes) -> Event:
         """Return what `message` does. Raises `errors.ConfigError`, `errors.RegistryUnavailable`."""
@@ -52,8 +57,7 @@ class Routes:
             raise DataError(f"topic {topic} is not mapped")
         decoder = Decoder(envelope, MappedTable.bind(table_schema(envelope), topic, table))
         self._decoders[topic, value[:5]] = decoder
-        if decoder.schema not in self.tables:
-            self.tables.append(decoder.schema)
+        self.tables.append((decoder.schema, topic in self.applied))
         return decoder
 
 

@@ -46,7 +46,7 @@ class Session:
         self._cuts = Cuts()
         self._letters = DeadLetters(job.kafka, job.context)
         tables = self._routes.tables
-        self._applier = Applier(self._target, self._letters, lambda: tables, self._may_judge)
+        self._applier = Applier(self._target, self._letters, tables, self._may_judge)
         self._alone = job.workers == 1
         self._known: dict[str, list[TopicPartition]] = {}
         self._thread = ThreadPoolExecutor(1, "apply")
@@ -126,6 +126,8 @@ class Session:
         self._known |= self._topics.describe(missing)
         partitions = [self._known[topic][number] for topic, number in places]
         cursors = self._target.cursors(partitions)
+        stamped = {p.topic for p, cursor in cursors.items() if cursor and cursor.stamp}
+        self._routes.applied |= stamped
         return [Lane(partition, cursors[partition]) for partition in partitions]
 
     def losing(self) -> None:

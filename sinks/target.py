@@ -97,8 +97,12 @@ class Target(Protocol):
         """Put cursors where an operator wants them, whatever they were; None forgets one."""
         ...
 
-    def prepare(self, schema: TableSchema) -> None:
-        """Create the table or add its columns by policy. Raises `errors.SchemaIncompatible`."""
+    def prepare(self, schema: TableSchema, *, known: bool = False) -> None:
+        """Create the table or add its columns by policy. Raises `errors.SchemaIncompatible`.
+
+        `known` says that changes were applied to it before: when it is gone, an empty one would
+        hide a loss, so that is `errors.StateError`.
+        """
         ...
 
     def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:

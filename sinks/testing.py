@@ -16,7 +16,7 @@ from typing import Protocol
 
 import pytest
 
-from cdc.errors import DataError
+from cdc.errors import DataError, StateError
 from schemas.change import ABSENT, Cell, Stamp
 from schemas.table import Column, TableId, TableSchema, Type
 from sinks.target import Cursor, CursorMoved, Mapped, Span, Target, TopicPartition
@@ -216,6 +216,13 @@ class TargetContract:
         target.apply(steps, [span(None, 1)])
         assert len(system.rows(ITEMS.table)) == 10
         assert (b"9", b"99", None) in system.rows(ITEMS.table)
+
+    def test_a_table_that_is_gone_is_not_made_anew(self, system: TargetSystem) -> None:
+        """It would be empty, and nobody would know."""
+        target = system.connect()
+        target.open()
+        with pytest.raises(StateError):
+            target.prepare(ITEMS, known=True)
 
     def test_a_closed_target_can_be_closed_again_and_opened(self, target: Target) -> None:
         """The worker closes after every error and begins anew."""

@@ -123,13 +123,19 @@ class PostgresTarget:
         with self._named_errors():
             self._cursors.place(self._live(), cursors)
 
-    def prepare(self, schema: TableSchema) -> None:
+    def prepare(self, schema: TableSchema, *, known: bool = False) -> None:
         """Make or complete the table by policy, and its staging."""
         if schema in self._tables:
             return
         connection = self._live()
         with self._named_errors():
             catalog = Catalog(connection)
+            if known and catalog.read(_placed(schema).table) is None:
+                raise StateError(
+                    f"table {schema.table} is gone, and changes were applied to it before",
+                    hint="Bring it back, or fill it anew: `cdc sink rewind NAME --to earliest "
+                    "--topic TOPIC` where the topic holds everything, else `cdc backfill`.",
+                )
             change = self._config.policy == "create+add"
             existing = catalog.ensure(_placed(schema), change=change)
             table = StagedTable(len(self._tables), _placed(schema), existing)

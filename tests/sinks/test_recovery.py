@@ -11,10 +11,11 @@ from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 
 from cdc.errors import StateError, TargetUnavailable, TopicChanged
-from cdc.kafka import TopicSettings, ensure_topics
+from cdc.kafka import TopicSettings, ensure_topics, topic_ids
 from cdc.publish import Publisher
 from fix_pipeline import Pipeline, item_batch, wait_until
 from fix_sink import AUDIT, Sink, changes, commit, insert, piece
+from sinks.target import TopicPartition
 from sinks.targets import postgres
 
 MakeSink = Callable[..., Sink]
@@ -126,6 +127,29 @@ def test_a_recreated_topic_stops_the_sink(
     failed = again.wait_to_fail()
     assert isinstance(failed, TopicChanged)
     assert "recreated" in str(failed)
+
+
+def test_a_dropped_table_stops_the_sink_and_a_rewind_fills_it_again(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    commit(publisher, item_batch(1, [1]))
+    sink = make_sink().start()
+    sink.wait_for(COUNT, [(1,)])
+    sink.stop()
+    with psycopg.connect(sink.url, autocommit=True) as connection:
+        connection.execute("DROP TABLE items")
+    commit(publisher, item_batch(2, [2]))
+    again = make_sink().start()
+    failed = again.wait_to_fail()
+    assert isinstance(failed, StateError)
+    assert "cdc sink rewind" in failed.hint
+    target = postgres.create(again.context, again.config)
+    target.open()
+    [(identity, partitions)] = topic_ids(pipeline.kafka, [pipeline.topic()]).values()
+    assert partitions == 1
+    target.place({TopicPartition(pipeline.topic(), identity, 0): None})
+    target.close()
+    make_sink().start().wait_for(COUNT, [(2,)])
 
 
 def test_a_cursor_below_the_start_of_the_log_stops_the_sink(
