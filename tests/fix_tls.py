@@ -221,10 +221,9 @@ class SecureKafka:
     def allow(self, user: str, acls: Iterable[Acl]) -> None:
         """Let `user` do exactly `acls` more."""
         made = [self._binding(user, acl) for acl in acls]
-        before = len(self._acls_of(user))
         for future in self.admin.create_acls(made).values():
             future.result(ADMIN_DEADLINE_S)
-        wait_until(lambda: len(self._acls_of(user)) >= before + len(made), "the ACLs are in force")
+        wait_until(lambda: set(made) <= set(self._acls_of(user)), "the ACLs are in force")
 
     def _acls_of(self, user: str) -> list[AclBinding]:
         wanted = AclBindingFilter(

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
 
@@ -41,8 +42,9 @@ class Deployment:
         """Write the pipeline file of the user `who`, who may do what acls.md says of a `who`."""
         user = f"{self.name}-{who}"
         password = self._kafka.add_user(user)
-        names = {"pipeline": self.name, "source": self.source, "sink": "crm"}
-        self._kafka.allow(user, acls_of(who, names, creates=True))
+        for sink in ("crm", "mirror"):
+            names = {"pipeline": self.name, "source": self.source, "sink": sink}
+            self._kafka.allow(user, acls_of(who, names, creates=True))
         text = (DOCKER / "kubernetes" / "pipeline.yaml").read_text()
         made: dict[str, Any] = yaml.safe_load(text.replace("shopdb", self.source))
         made["pipeline"] = self.name
@@ -54,6 +56,9 @@ class Deployment:
         made["kafka"] = {"bootstrap": address, "registry": login, "client": client}
         made["sources"][self.source]["url"] = self.postgres.url("source", "shop")
         made["sinks"]["crm"]["url"] = self.postgres.url("crm", "warehouse")
+        mirror = yaml.safe_load((DOCKER / "pipeline.yaml").read_text())["sinks"]["mirror"]
+        mirror["tables"] = [f"{self.source}.public.*"]
+        made["sinks"]["mirror"] = mirror | {"url": self.postgres.url("mirror", "warehouse")}
         made["metrics"] = {"port": 0}
         written = self.folder / f"{who}.yaml"
         written.write_text(yaml.safe_dump(made))
@@ -67,20 +72,22 @@ class Deployment:
 
     def start(self, kind: str, name: str) -> None:
         argv = [str(CDC), "-c", str(self.folder / f"{kind}.yaml"), kind, name]
-        with (self.folder / f"{kind}.log").open("wb") as log:
-            self._running[kind] = subprocess.Popen(argv, stderr=log, cwd=self.folder)
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self._running[name] = subprocess.Popen(argv, stderr=log, cwd=self.folder)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        for kind, process in self._running.items():
-            assert process.poll() is None, (self.folder / f"{kind}.log").read_text()[-3000:]
+        for name, process in self._running.items():
+            assert process.poll() is None, (self.folder / f"{name}.log").read_text()[-3000:]
         with self.postgres.admin("warehouse") as connection:
-            exists = connection.execute("SELECT to_regclass('crm.clients')").fetchone()
-            return connection.execute(query).fetchall() if exists and exists[0] else []
+            try:
+                return connection.execute(query).fetchall()
+            except psycopg.errors.UndefinedTable:
+                return []
 
-    def stop(self) -> dict[str, int]:
+    def stop(self) -> list[int]:
         for process in self._running.values():
             process.send_signal(signal.SIGTERM)
-        return {kind: process.wait(DRAIN_S) for kind, process in self._running.items()}
+        return [process.wait(DRAIN_S) for process in self._running.values()]
 
     def kill(self) -> None:
         for process in self._running.values():
@@ -112,22 +119,23 @@ def deployment(
 
 
 CUSTOMER = "INSERT INTO customers (full_name, email, address) VALUES (%s, %s, '{}')"
+MIRRORED = "SELECT full_name FROM public.customers ORDER BY id"
 CLIENTS = "SELECT name FROM crm.clients ORDER BY client_id"
 
 
 def test_a_pipeline_runs_with_exactly_the_documented_rights(deployment: Deployment) -> None:
     with deployment.postgres.admin("shop") as shop:
         shop.execute(CUSTOMER, ("Ada Lovelace", "ada@example.org"))
-        for kind, unit in (("source", deployment.source), ("sink", "crm")):
+        for kind, unit in (("source", deployment.source), ("sink", "crm"), ("sink", "mirror")):
             checked = deployment.cdc("-c", deployment.folder / f"{kind}.yaml", "check", unit)
             assert checked.returncode == 0, checked.stdout + checked.stderr
-        deployment.start("source", deployment.source)
-        deployment.start("sink", "crm")
+            deployment.start(kind, unit)
         wait_until(lambda: deployment.rows(CLIENTS) == [("Ada Lovelace",)], "the snapshot", 90)
         shop.execute(CUSTOMER, ("Grace Hopper", "grace@example.org"))
         shop.execute("UPDATE customers SET full_name = 'Ada King' WHERE id = 1")
         both = [("Ada King",), ("Grace Hopper",)]
         wait_until(lambda: deployment.rows(CLIENTS) == both, "inserts and updates", 60)
+        wait_until(lambda: deployment.rows(MIRRORED) == both, "the mirror has them too", 60)
         shop.execute("DELETE FROM customers")
         wait_until(lambda: deployment.rows(CLIENTS) == [], "deletes", 60)
         encrypted = shop.execute(
@@ -136,7 +144,7 @@ def test_a_pipeline_runs_with_exactly_the_documented_rights(deployment: Deployme
         ).fetchone()
     status = deployment.cdc("-c", deployment.folder / "source.yaml", "status", "--json")
     assert encrypted == (True,)
-    assert deployment.stop() == {"source": 0, "sink": 0}
+    assert deployment.stop() == [0, 0, 0]
     assert "secret" not in status.stdout
     assert json.loads(status.stdout)
 
