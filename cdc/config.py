@@ -245,7 +245,7 @@ def _checked(document: Document, path: Path) -> Pipeline:
 
 
 def _leave_out_others(document: Document, only: str) -> None:
-    """Forget every unit but `only`, and what is wrong with it; a name nobody has changes nothing."""
+    """Forget every unit but `only`, and what is wrong with it; an unknown name changes nothing."""
     found = {f"{block[:-1]}/{name}": (block, name) for block, name in _units_written(document)}
     if only not in found:
         return

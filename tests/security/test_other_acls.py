@@ -1,4 +1,4 @@
-"""With exactly the ACLs of docker/acls.md a supervisor places workers and an operator rules them."""
+"""With exactly the ACLs of docker/acls.md a supervisor places workers, an operator rules them."""
 
 from __future__ import annotations
 
