@@ -15,6 +15,7 @@ from rich.table import Table
 from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, console, outline_of, print_json
 from cdc.config import Pipeline
 from cdc.status import Heartbeat, StatusReader
+from cdc.supervisor import seats_of
 
 __all__ = ["status"]
 
@@ -46,8 +47,7 @@ def status(
         print_json(_as_json(pipeline, found))
     else:
         console().print(_table(pipeline, found))
-    known = pipeline.units()
-    if not all(_is_well(beat) for key, beat in found.items() if _unit(key) in known):
+    if not all(_is_well(beat) for beat in found.values()):
         raise typer.Exit(_UNHEALTHY)
 
 
@@ -63,15 +63,14 @@ def _watch(pipeline: Pipeline, reader: StatusReader, *, as_json: bool) -> None:
 
 
 def _complete(pipeline: Pipeline, found: Mapping[str, Heartbeat]) -> dict[str, Heartbeat]:
-    """Return what was found, and "absent" for units no worker has ever run."""
-    units = {_unit(key) for key in found}
-    missing = {a: Heartbeat(a, "absent") for a in pipeline.units() if a not in units}
-    return {**found, **missing}
+    """Return the workers the file asks for, "absent" where none ever ran, and others that live.
 
-
-def _unit(key: str) -> str:
-    """Return the unit of a heartbeat's key: "sink/crm" of "sink/crm/2"."""
-    return "/".join(key.split("/")[:2])
+    What is left of a unit that was removed, or of workers a sink no longer has, is passed over.
+    """
+    seats = [seat.name for seat in seats_of(pipeline)]
+    wanted = {name: found.get(name, Heartbeat(name, "absent")) for name in seats}
+    others = {key: beat for key, beat in found.items() if key not in wanted and beat.is_live()}
+    return {**wanted, **others}
 
 
 def shown_state(heartbeat: Heartbeat) -> str:

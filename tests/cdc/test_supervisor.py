@@ -75,6 +75,19 @@ def test_a_worker_that_an_operator_must_see_to_stays_down_until_restarted(
     ticker.until(lambda w: w["state"] == "streaming", "streaming again")
 
 
+def test_status_passes_over_what_the_file_no_longer_names(ticker: TickerHome) -> None:
+    ticker.start("run")
+    worker = ticker.until(lambda w: w.get("rows", 0) > 0, "rows")
+    ticker.write({"renamed": {"type": "ticker"}})
+    assert "source/clock" in ticker.cdc("status").stdout
+    ticker.processes[0].kill()
+    ticker.processes[0].wait()
+    wait_until(lambda: not is_alive(worker["pid"]), "the worker ends", 15)
+    wait_until(lambda: "source/clock" not in ticker.cdc("status").stdout, "it is passed over", 30)
+    shown = ticker.cdc("status")
+    assert (shown.returncode, "absent" in shown.stdout) == (0, True)
+
+
 def test_a_run_whose_workers_all_failed_ends_with_their_exit_code(ticker: TickerHome) -> None:
     ticker.fail.touch()
     supervisor = ticker.start("run")
