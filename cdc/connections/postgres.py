@@ -9,6 +9,7 @@ Sources: PostgreSQL 18 manual, "libpq: Parameter Key Words", "Client Connection 
 
 from __future__ import annotations
 
+import getpass
 import ipaddress
 import os
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ __all__ = [
     "parameters",
     "qualified",
     "translate",
+    "user_name",
     "whole_guard",
 ]
 
@@ -187,9 +189,13 @@ def translate(error: psycopg.Error, login: Login) -> CdcError:
     return login.unavailable(f"{place} is not reachable: {message}", hint=hint)
 
 
+def user_name(login: Login) -> str:
+    """Return the role `login` connects as; libpq's own default when it names none."""
+    return parameters(login).get("user") or os.environ.get("PGUSER") or getpass.getuser()
+
+
 def _names(login: Login) -> dict[str, str]:
-    user = parameters(login).get("user") or os.environ.get("PGUSER") or "CURRENT_USER"
-    names = {"user": user, "database": database_name(login)}
+    names = {"user": user_name(login), "database": database_name(login)}
     return {what: sql.Identifier(name).as_string(None) for what, name in names.items()}
 
 

@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
-from cdc.connections.postgres import Login, connect, guard, qualified
+from cdc.connections.postgres import Login, connect, guard, qualified, user_name
 from cdc.decode.lsn import parse_lsn
 from cdc.errors import CdcError, ConfigError, PreflightFailed
 from cdc.postgres.catalog import Connection, TableLocked
@@ -224,6 +224,7 @@ class _Reading:
 
     def __init__(self, login: Login, what: Slice) -> None:
         self._guard = guard(login)
+        self._user = sql.Identifier(user_name(login)).as_string(None)
         self._what = what
         self._table = what.schema.table
 
@@ -246,8 +247,8 @@ class _Reading:
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
             return PreflightFailed(
                 f"{self._table} cannot be read: {str(error).strip()}",
-                hint=f"GRANT SELECT ON {name} TO CURRENT_USER; and USAGE on its schema; a table "
-                "with row security needs a role with BYPASSRLS",
+                hint=f"GRANT SELECT ON {name} TO {self._user}; with row security also: "
+                f"ALTER ROLE {self._user} BYPASSRLS;",
             )
         if not isinstance(error, psycopg.Error) or (error.sqlstate or "08")[:2] in _CONNECTION:
             return None
