@@ -62,3 +62,20 @@ def test_every_make_target_in_the_readme_exists() -> None:
 def test_every_page_the_readme_links_to_exists() -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert Path(link).exists(), link
+
+
+PLATFORMS = {
+    "linux-x86_64": "Linux x86-64",
+    "linux-arm64": "Linux\narm64",
+    "darwin-x86_64": "macOS",
+    "darwin-arm64": "macOS",
+}
+
+
+def test_the_readme_names_every_platform_that_has_parts() -> None:
+    parts = Path("cdc/local/parts.toml").read_text("utf-8")
+    found = set(re.findall(r'^platform = "(.+)"', parts, re.MULTILINE))
+    assert found <= PLATFORMS.keys()
+    tested = README.partition("## What is tested")[2]
+    for platform in found:
+        assert PLATFORMS[platform] in tested
