@@ -74,7 +74,7 @@ class Config(BaseModel):
         default=1, ge=1, description="Processes that share the topics; 1 keeps consistent cuts"
     )
     buffer_bytes: int = Field(
-        default=12 * 1024 * 1024, ge=1024, description="Bytes held in memory before a cut"
+        default=8 * 1024 * 1024, ge=1024, description="Bytes held in memory before a cut"
     )
 
 
