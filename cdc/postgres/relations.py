@@ -55,8 +55,9 @@ class Shape(msgspec.Struct, frozen=True):
 class Turn(msgspec.Struct, frozen=True):
     """What a new Relation means for a table.
 
-    `unknown`: it was never seen under this name. `changed`: it looks different from last time. `grown`: it has a column or type it did not have,
-    so rows that were never sent again lack it. `recreated`: it is another table of that name.
+    `unknown`: it was never seen under this name. `changed`: it looks different from last time.
+    `grown`: it has a column or type it did not have, so rows that were never sent again lack it.
+    `recreated`: it is another table of that name.
     """
 
     table: TableId

@@ -28,7 +28,11 @@ EPOCH = 1 << 32
         (f"{EPOCH - 4}:{EPOCH - 2}:", 3, False),
     ],
 )
-def test_a_snapshot_sees_what_postgres_says_it_sees(text: str, xid: int, seen: bool) -> None:  # noqa: FBT001
+def test_a_snapshot_sees_what_postgres_says_it_sees(
+    text: str,
+    xid: int,
+    seen: bool,  # noqa: FBT001 - the expected answer
+) -> None:
     assert Snapshot.parse(text).sees(xid & 0xFFFFFFFF) is seen
 
 
