@@ -17,6 +17,7 @@ A mapping is compiled once per version of a table: what is left per row is one f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
@@ -37,6 +38,10 @@ __all__ = [
     "Tables",
     "fixed_targets",
 ]
+
+
+_NO_TABLE = re.compile(r"[^.]+\.(transaction|message)")
+"""Topics a source writes beside those of its tables; only their exact name takes them."""
 
 
 class FieldMap(BaseModel):
@@ -104,6 +109,8 @@ class Selection:
             return None
         if topic in self._with:
             return self._with[topic]
+        if _NO_TABLE.fullmatch(topic):
+            return None
         return next((m for glob, m in self._with.items() if fnmatchcase(topic, glob)), None)
 
 

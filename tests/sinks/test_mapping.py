@@ -48,6 +48,13 @@ def test_an_exact_name_wins_over_a_glob_and_an_exclusion_over_both() -> None:
     assert chosen.find("shopdb.public.secret") is None
 
 
+def test_a_glob_takes_tables_and_not_what_a_source_writes_beside_them() -> None:
+    chosen = selection(["shopdb.*"])
+    assert chosen.find("shopdb.transaction") is None
+    assert chosen.find("shopdb.message") is None
+    assert chosen.find("shopdb.public.transaction") is not None
+
+
 def test_without_fields_every_column_travels_as_it_is() -> None:
     assert bind().schema == CUSTOMERS
 
