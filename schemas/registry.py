@@ -51,7 +51,8 @@ class RegistryConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: Annotated[str, StringConstraints(pattern=r"^https?://")] = Field(
-        description="Base URL of the Confluent-compatible API (Apicurio: ends in /apis/ccompat/v7)."
+        description="Base URL of the Confluent-compatible API; a bare host is tried as Apicurio's, "
+        "too, at /apis/ccompat/v7."
     )
     username: str | None = Field(default=None, description="User of HTTP basic authentication.")
     password: SecretStr | None = Field(default=None, description="Password of that user.")
@@ -112,6 +113,9 @@ class RegistryConfig(BaseModel):
         if self.key_password is not None:
             conf["ssl.key.password"] = self.key_password.get_secret_value()
         return conf
+
+
+_APICURIO = "/apis/ccompat/v7"
 
 
 class Registry:
@@ -220,10 +224,25 @@ class Registry:
                 self._client = SchemaRegistryClient(self.config.client())
             try:
                 return call(self._client)
-            except SchemaRegistryError as error:
-                if error.http_status_code == _NOT_FOUND and error.error_code in _ABSENT_CODES:
+            except (SchemaRegistryError, ValueError) as error:
+                if getattr(error, "error_code", None) in _ABSENT_CODES:
                     return None
-                raise
+                status = getattr(error, "http_status_code", _NOT_FOUND)
+                if status != _NOT_FOUND or not self._at_apicurio():
+                    raise
+        return self._ask(call)
+
+    def _at_apicurio(self) -> bool:
+        """Turn, once, from a bare host to the path at which Apicurio speaks this protocol.
+
+        Called when the host answered, but not like a registry.
+        """
+        if urlsplit(self.config.url).path.strip("/"):
+            return False
+        url = self.config.url.rstrip("/") + _APICURIO
+        self.config = self.config.model_copy(update={"url": url})
+        self.close()
+        return True
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

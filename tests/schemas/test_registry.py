@@ -182,9 +182,9 @@ def test_an_unknown_id_is_the_fault_of_one_record(ours: Registry) -> None:
 def test_a_url_that_is_no_registry_is_named_with_the_right_ending(
     registry: Any, opened: Open
 ) -> None:
-    root = registry.url.partition("/apis")[0]
-    with pytest.raises(ConfigError) as caught:
-        opened(RegistryConfig(url=root)).latest("t")
+    wrong = registry.url.partition("/apis")[0] + "/elsewhere"
+    with pytest.raises(ConfigError, match="does not answer like a schema registry") as caught:
+        opened(RegistryConfig(url=wrong)).latest("t")
     assert "/apis/ccompat/v7" in caught.value.hint
 
 
@@ -372,3 +372,10 @@ def test_a_topic_s_schemas_are_registered_under_the_configured_subjects(
     assert ours.latest(f"{topic}-key") is None
     by_record.register_for(topic, key, key=True)
     assert by_record.versions(f"{topic}-{topic}.Key") == [1]
+
+
+def test_a_bare_host_is_found_out_to_be_apicurio(registry: Any) -> None:
+    host = registry.url.partition("/apis")[0]
+    with Registry(RegistryConfig.model_validate(host)) as found:
+        assert found.versions("nobody-wrote-this-value") == []
+        assert found.config.url == registry.url
