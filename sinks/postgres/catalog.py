@@ -146,7 +146,8 @@ class Catalog:
             )
         for statement in statements:
             try:
-                self._connection.execute(statement)
+                with self._connection.transaction():
+                    self._connection.execute(statement)
             except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateObject):
                 # Another worker made the same: two CREATE IF NOT EXISTS race in the catalogue.
                 continue
@@ -201,7 +202,8 @@ class Catalog:
 
     def _is_type(self, name: str) -> bool:
         try:
-            found = self._connection.execute("SELECT to_regtype(%s)", (name,)).fetchone()
-        except psycopg.errors.Error:
+            with self._connection.transaction():
+                found = self._connection.execute("SELECT to_regtype(%s)", (name,)).fetchone()
+        except (psycopg.errors.SyntaxError, psycopg.errors.InvalidName):
             return False  # before PostgreSQL 16 a name that cannot be parsed is an error
         return found is not None and found[0] is not None

@@ -101,6 +101,8 @@ class PostgresTarget:
         """Connect and make the cursors table where it is missing."""
         self.close()
         self._connection = connect(self._login, _SETTINGS)
+        # A plan kept from when a table was empty would read all of it for every merge.
+        self._connection.prepare_threshold = None
         with self._named_errors():
             self._cursors.create(self._connection)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import psycopg
 import pytest
@@ -51,7 +53,37 @@ def system(pg_database: str) -> Iterator[Database]:
 
 
 class TestPostgres(TargetContract):
-    pass
+    @pytest.fixture(params=[14, 15, 16, 17, 18])
+    def system(
+        self, request: pytest.FixtureRequest, postgres_server: Callable[[int], Any]
+    ) -> Iterator[Database]:
+        server = postgres_server(request.param)
+        name = f"sink_{secrets.token_hex(4)}"
+        database = Database(server.create_database(name))
+        yield database
+        for target in database.opened:
+            target.close()
+        server.drop_database(name)
+
+
+@pytest.mark.parametrize("version", [14, 18])
+def test_a_type_the_target_does_not_know_becomes_text_inside_a_transaction_too(
+    version: int, postgres_server: Callable[[int], Any]
+) -> None:
+    server = postgres_server(version)
+    name = f"sink_{secrets.token_hex(4)}"
+    database = Database(server.create_database(name))
+    odd = table_of(ID, Column("odd", Type("text", "postgres int); --")))
+    target = opened(database)
+
+    def steps() -> Iterator[list[Mapped]]:
+        target.prepare(odd)
+        yield [Mapped(odd, [(b"1", b"x")], [])]
+
+    target.apply(steps(), [span(None, 1)])
+    assert database.rows(odd.table) == [(b"1", b"x")]
+    target.close()
+    server.drop_database(name)
 
 
 MONEY = Column("amount", Type("decimal", "postgres numeric(12,2)", 12, 2))
