@@ -72,6 +72,7 @@ def set_(
     _ready(pipeline, unit)
     topic = PositionsTopic(pipeline.kafka, pipeline.name)
     stored = topic.read(unit.context.name)
+    _refuse_foreign(wanted, stored)
     boundary = _boundary(wanted, stored)
     if yes:
         overwrite(pipeline.kafka, pipeline.name, source, Stored(wanted, boundary, {}))
@@ -141,6 +142,18 @@ def _object(text: str) -> dict[str, Any]:
             f"the position is not a JSON object: {error}",
             hint="`cdc position show SOURCE --json` prints one under `position`.",
         ) from error
+
+
+def _refuse_foreign(wanted: dict[str, Any], stored: Stored) -> None:
+    """Refuse a position that is not of the form of the stored one: its source could not open it."""
+    if stored.position is None:
+        return
+    odd = sorted(wanted.keys() ^ stored.position.keys())
+    if odd:
+        raise ConfigError(
+            f"the position differs from the stored one in the fields {', '.join(odd)}",
+            hint="Change values alone: `cdc position show SOURCE --json` prints the stored one.",
+        )
 
 
 def _boundary(position: dict[str, Any], stored: Stored) -> Stamp:

@@ -21,7 +21,7 @@ __all__ = ["status"]
 
 _WATCH_S = 1.0
 _UNHEALTHY = 3
-_GOOD = ("streaming", "snapshotting", "running", "paused", "stopped")
+_GOOD = ("streaming", "snapshot", "running", "paused", "stopped")
 _STEPS = (("s", 1), ("min", 60), ("h", 3600), ("d", 86_400))
 
 

@@ -353,6 +353,9 @@ def test_after_the_stop_positions_can_be_moved_and_everything_dropped(
     assert here("position", "set", source, json.dumps(shown), "--yes").code == 0
     assert here("position", "show", source, "--json").json()["position"] == shown
     assert here("position", "set", source, "[]").code == 2
+    foreign = here("position", "set", source, json.dumps({**shown, "oddity": 1}), "--yes")
+    assert foreign.code == 2
+    assert "oddity" in foreign.err
     assert here("position", "adopt", source, "--yes").code == 0
     assert slots(shop.source) == 1
     would = here("drop", "--json").json()
