@@ -19,7 +19,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, pipeline_of, print_json, print_rows
 from cdc.config import Pipeline, Unit
 from cdc.control import ControlWriter
-from cdc.errors import ConfigError, StateError
+from cdc.errors import ConfigError, StateError, TopicChanged
 from cdc.kafka import DEADLINE_S, KafkaConfig, consumer_client, kafka_error
 from sinks.mapping import Selection
 from sinks.target import Cursor, CursorMoved, Span, Target, TopicPartition
@@ -55,7 +55,7 @@ def rewind(
         target.open()
         spans = _spans(pipeline, unit, target, (topic, to))
         if not dry_run:
-            target.apply([], spans)
+            target.place({span.partition: span.end for span in spans})
             ControlWriter(pipeline.kafka, pipeline.name).send(unit.address, "restart")
     except CursorMoved as error:
         raise StateError(
@@ -81,7 +81,10 @@ def _spans(pipeline: Pipeline, unit: Unit, target: Target, wanted: tuple[str, st
     partitions = [p for group in topics.describe(names).values() for p in group]
     if not partitions:
         raise ConfigError(f"no topic of sink {unit.context.name} matches {glob}")
-    stored = target.cursors(partitions)
+    try:
+        stored = target.cursors(partitions)
+    except TopicChanged:  # a topic made anew: its old cursors say nothing of the new offsets
+        stored = dict.fromkeys(partitions)
     offsets = offsets_at(pipeline.kafka, partitions, to)
     return [Span(p, stored[p], Cursor(offsets[p])) for p in partitions]
 
