@@ -11,12 +11,15 @@ from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from cdc.errors import KafkaUnavailable
-from cdc.kafka import DEADLINE_S, KafkaConfig, admin_client, kafka_error
+from cdc.kafka import KafkaConfig, admin_client, kafka_error
 from sinks.target import TopicPartition
 
 __all__ = ["Topics"]
 
 _T = TypeVar("_T")
+
+_DEADLINE_S = 5.0
+"""Asked about once a second: a broker that is away is seen soon, and a stop never waits long."""
 
 
 class Topics:
@@ -29,7 +32,7 @@ class Topics:
     def names(self) -> dict[str, int]:
         """Return the wanted topics there are now, with their numbers of partitions."""
         try:
-            found = self._admin.list_topics(timeout=DEADLINE_S).topics
+            found = self._admin.list_topics(timeout=_DEADLINE_S).topics
         except KafkaException as error:
             raise kafka_error(error, "listing topics") from error
         wanted = sorted(name for name in found if self._wanted(name))
@@ -41,7 +44,7 @@ class Topics:
         if not wanted:
             return {}
         asked = TopicCollection(wanted)
-        futures = self._admin.describe_topics(asked, request_timeout=DEADLINE_S)
+        futures = self._admin.describe_topics(asked, request_timeout=_DEADLINE_S)
         out = {}
         for name, future in futures.items():
             topic = _settled(future, f"describing topic {name}")
@@ -78,7 +81,7 @@ class Topics:
         futures = self._admin.list_offsets(
             dict.fromkeys(asked, spec),
             isolation_level=isolation,
-            request_timeout=DEADLINE_S,
+            request_timeout=_DEADLINE_S,
         )
         out = {}
         for place, future in futures.items():
@@ -91,10 +94,10 @@ class Topics:
 def _settled(future: Future[_T], doing: str) -> _T | None:
     """Return the answer, None when the topic is gone."""
     try:
-        return future.result(DEADLINE_S)
+        return future.result(_DEADLINE_S)
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return None
         raise kafka_error(error, doing) from error
     except TimeoutError as error:
-        raise KafkaUnavailable(f"{doing}: no answer in {DEADLINE_S:.0f} s") from error
+        raise KafkaUnavailable(f"{doing}: no answer in {_DEADLINE_S:.0f} s") from error
