@@ -74,12 +74,23 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 class Endpoint:
-    """Serves until closed; `page` gives the metrics when they are asked for."""
+    """Serves until closed; `page` gives the metrics when they are asked for.
 
-    def __init__(self, listener: socket.socket, page: Callable[[], bytes], health: Health) -> None:
+    `tick` is called about five times a second.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        page: Callable[[], bytes],
+        health: Health,
+        tick: Callable[[], None] | None = None,
+    ) -> None:
         host, port = listener.getsockname()[:2]
         self.address = f"{host}:{port}"
         self._server = _server(listener, page, health)
+        if tick is not None:
+            self._server.service_actions = tick  # type: ignore[method-assign]
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.2,), name="metrics", daemon=True
         )

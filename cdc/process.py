@@ -1,7 +1,8 @@
 """One worker's process: signals, logs, its endpoint, and the supervisor it belongs to.
 
-SIGTERM and SIGINT ask it to end; the loop sees that between two batches, commits and returns. A
-worker of `cdc run` also ends when its supervisor is gone, so that nothing works unattended, and
+SIGTERM and SIGINT ask it to end; the loop sees that between two batches, commits and returns. When
+it cannot, because a broker does not answer, the endpoint's thread ends the process within 10 s:
+what was not committed is not lost, whoever starts next reads it again. A worker of `cdc run` also ends when its supervisor is gone, so that nothing works unattended, and
 takes its metrics socket from it, so that the address outlives a restart.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -34,12 +36,21 @@ SUPERVISOR_PID = "CDC_SUPERVISOR_PID"
 METRICS_FD = "CDC_METRICS_FD"
 """What `cdc run` tells its workers through the environment."""
 
+_PATIENCE_S = 8.5
+_AWAY = 4
+"""Exit code of a process that could not drain, as for `errors.Unavailable`."""
+
 _log = structlog.get_logger(__name__)
 
 
-def stop_on_signals() -> Callable[[], bool]:
-    """Return what turns true once this process is asked to end. A second signal ends it at once."""
+def stop_on_signals(*, watched: bool = True) -> Callable[[], bool]:
+    """Return what turns true once this process is asked to end. A second signal ends it at once.
+
+    `watched` ends a process that does not end by itself (see above); `cdc run` keeps its own time.
+    """
     asked: list[int] = []
+    if watched:
+        _watch.listen()
 
     def ask(number: int, _frame: FrameType | None) -> None:
         asked.append(number)
@@ -78,6 +89,44 @@ def listener(config: MetricsConfig) -> socket.socket | None:
         return listening_socket(config.host, 0)
 
 
+class _Watch:
+    """Ends a process that was asked to and does not.
+
+    While the main thread waits inside a client's C code, no Python signal handler runs; the
+    interpreter still writes the signal's number to the wakeup fd at once.
+    """
+
+    def __init__(self) -> None:
+        self._reader: socket.socket | None = None
+        self._deadline = 0.0
+
+    def listen(self) -> None:
+        """Begin to hear of signals."""
+        self._reader, writer = socket.socketpair()
+        self._reader.settimeout(0)
+        writer.settimeout(0)
+        signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+
+    def tick(self) -> None:
+        """Look whether a signal came, and whether its time is over. Called several times a second."""
+        if self._reader is None:
+            return
+        if self._deadline:
+            if time.monotonic() > self._deadline:
+                _log.warning("ended without draining: something does not answer; nothing is lost")
+                os._exit(_AWAY)
+            return
+        try:
+            heard = self._reader.recv(64)
+        except BlockingIOError:
+            return
+        if {signal.SIGTERM, signal.SIGINT} & set(heard):
+            self._deadline = time.monotonic() + _PATIENCE_S
+
+
+_watch = _Watch()
+
+
 @contextmanager
 def served(
     config: MetricsConfig, page: Callable[[], bytes], health: Health
@@ -87,7 +136,7 @@ def served(
     if opened is None:
         yield None
         return
-    endpoint = Endpoint(opened, page, health)
+    endpoint = Endpoint(opened, page, health, _watch.tick)
     _log.info("serving", metrics=f"http://{endpoint.address}/metrics")
     try:
         yield endpoint

@@ -27,7 +27,7 @@ def run(config: ConfigFile = DEFAULT_FILE) -> None:
             hint="Add something under `sources:` or `sinks:`.",
         )
     configure_logs(pipeline.logs, pipeline.name)
-    supervisor = Supervisor(pipeline, config, stop_on_signals())
+    supervisor = Supervisor(pipeline, config, stop_on_signals(watched=False))
     with served(pipeline.metrics, supervisor.page, supervisor.health):
         code = supervisor.run()
     if code:

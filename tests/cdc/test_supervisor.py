@@ -6,14 +6,16 @@ import os
 import re
 import signal
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import httpx
 
+from cdc.config import parse_pipeline
+from cdc.supervisor import seats_of
 from fix_pipeline import wait_until
-
-if TYPE_CHECKING:
-    from fix_ticker import TickerHome
+from fix_stack import a_kafka
+from fix_ticker import TickerHome
 
 
 def is_alive(pid: int) -> bool:
@@ -22,6 +24,24 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_sink_gets_as_many_processes_as_it_has_workers() -> None:
+    text = """
+pipeline: p
+kafka: {bootstrap: b, registry: http://r}
+sources: {s: {type: postgres, url: "postgresql://h/d"}}
+sinks:
+  one: {type: postgres, url: "postgresql://h/d", tables: ["*"]}
+  two: {type: postgres, url: "postgresql://h/d", tables: ["*"], workers: 2}
+"""
+    seats = seats_of(parse_pipeline(text, Path("tailrace.yaml"), {}))
+    assert [(seat.name, seat.arguments) for seat in seats] == [
+        ("source/s", ("source", "s")),
+        ("sink/one", ("sink", "one")),
+        ("sink/two/0", ("sink", "two", "--worker", "0")),
+        ("sink/two/1", ("sink", "two", "--worker", "1")),
+    ]
 
 
 def test_a_run_streams_and_drains_on_sigterm_within_ten_seconds(ticker: TickerHome) -> None:
@@ -165,6 +185,20 @@ def test_one_page_of_metrics_stands_for_all_workers(ticker: TickerHome) -> None:
     ticker.away.touch()
     answer = wait_until(lambda: (a := httpx.get(ready)).status_code == 503 and a, "unready")
     assert answer.text == "source/clock: retrying: the ticker is away\n"
+
+
+def test_a_source_ends_in_time_though_the_broker_is_frozen(tmp_path: Path, registry: Any) -> None:
+    with a_kafka() as kafka:
+        home = TickerHome(tmp_path, kafka.bootstrap, registry.url)
+        source = home.start("source", "clock")
+        home.until(lambda w: w.get("rows", 0) > 0, "rows")
+        kafka.server.pause()
+        try:
+            source.send_signal(signal.SIGTERM)
+            assert source.wait(10) in {0, 4}, home.log()
+        finally:
+            kafka.server.resume()
+            home.close()
 
 
 def test_a_broker_that_is_away_at_the_start_is_waited_for(ticker: TickerHome) -> None:
