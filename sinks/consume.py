@@ -128,15 +128,17 @@ class Intake:
 
         About `room` bytes are taken, and a few hundred records at least.
         """
-        first = self._consumer.poll(timeout)
-        if first is None:
-            return 0
-        self._take(first)
         wanted = min(_AT_MOST, max(_AT_LEAST, room // _USUAL_BYTES))
-        messages = self._consumer.consume(wanted, 0)
+        try:
+            first = self._consumer.poll(timeout)
+            if first is None:
+                return 0
+            messages = [first, *self._consumer.consume(wanted, 0)]
+        except KafkaException as error:
+            raise kafka_error(error, "reading records") from error
         for message in messages:
             self._take(message)
-        return 1 + len(messages)
+        return len(messages)
 
     def _take(self, message: Message) -> None:
         failed = message.error()

@@ -145,6 +145,13 @@ class MappedTable(msgspec.Struct, frozen=True):
     columns: tuple[MappedColumn, ...]
     rekeyed: bool
 
+    def keeps_apart(self, source: TableSchema) -> bool:
+        """Tell whether rows with different topic keys have different target keys (R8)."""
+        columns = {mapped.column.name: mapped for mapped in self.columns}
+        chosen = [columns[name] for name in self.schema.key]
+        plain = {m.source.name for m in chosen if m.source is not None and m.convert is None}
+        return bool(source.key) and plain.issuperset(source.key)
+
     @classmethod
     def bind(cls, source: TableSchema, topic: str, table: TableMap) -> MappedTable:
         """Bind `table` to `source`. Raises `errors.ConfigError` for a column that is not there."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from confluent_kafka import Message
 
-from cdc.errors import DataError
+from cdc.errors import ConfigError, DataError
 from schemas.avro import table_schema
 from schemas.table import TableSchema
 from schemas.wire import schema_id
@@ -31,8 +32,11 @@ class Routes:
     tables met so far, each with whether it must be there already.
     """
 
-    def __init__(self, selection: Selection, schemas: Schemas) -> None:
+    def __init__(
+        self, selection: Selection, schemas: Schemas, writers: Callable[[str], int]
+    ) -> None:
         self._selection = selection
+        self._writers = writers
         self._schemas = schemas
         self._decoders: dict[tuple[str, bytes], Decoder] = {}
         self.applied: set[str] = set()
@@ -55,7 +59,15 @@ class Routes:
         table = self._selection.find(topic)
         if table is None:
             raise DataError(f"topic {topic} is not mapped")
-        decoder = Decoder(envelope, MappedTable.bind(table_schema(envelope), topic, table))
+        source = table_schema(envelope)
+        bound = MappedTable.bind(source, topic, table)
+        if self._writers(topic) > 1 and not bound.keeps_apart(source):
+            raise ConfigError(
+                f"tables.{topic}.key: several workers would write rows of one target key, since "
+                f"it does not hold the topic's key ({', '.join(source.key) or 'there is none'})",
+                hint="Set `workers: 1` for this sink, or add the topic's key columns to the key.",
+            )
+        decoder = Decoder(envelope, bound)
         self._decoders[topic, value[:5]] = decoder
         self.tables.append((decoder.schema, topic in self.applied))
         return decoder

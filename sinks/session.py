@@ -39,7 +39,7 @@ class Session:
     def __init__(self, job: SinkJob) -> None:
         self._job = job
         self._target = job.target()
-        self._routes = Routes(job.selection, job.schemas)
+        self._routes = Routes(job.selection, job.schemas, self._writers)
         self._topics = Topics(job.kafka, lambda name: job.selection.find(name) is not None)
         group = f"{job.context.pipeline}.sink.{job.context.name}"
         self._intake = Intake(job.kafka, group, self._routes)
@@ -129,6 +129,10 @@ class Session:
         stamped = {p.topic for p, cursor in cursors.items() if cursor and cursor.stamp}
         self._routes.applied |= stamped
         return [Lane(partition, cursors[partition]) for partition in partitions]
+
+    def _writers(self, topic: str) -> int:
+        """Return how many workers may write the table of `topic` at once."""
+        return 1 if self._alone else min(self._job.workers, len(self._known.get(topic, ())))
 
     def losing(self) -> None:
         """Wait for what is with the target: the next owner begins behind it."""

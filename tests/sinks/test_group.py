@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import psycopg
 
-from cdc.errors import UnknownEvent
+from cdc.errors import ConfigError, UnknownEvent
 from cdc.publish import Publisher
-from fix_pipeline import item_batch, wait_until
+from fix_pipeline import Pipeline, item_batch, wait_until
 from fix_sink import AUDIT, Sink, changes, commit, insert, piece
 from schemas.change import Change, Op
 
@@ -58,4 +58,15 @@ def test_a_truncate_over_partitions_stops_shared_workers_by_name(
     commit(publisher, piece(2, changes(2, Change(Op.TRUNCATE))))
     failed = sink.wait_to_fail()
     assert isinstance(failed, UnknownEvent)
+    assert "workers: 1" in failed.hint
+
+
+def test_a_key_that_several_workers_would_share_is_refused(
+    pipeline: Pipeline, make_publisher: MakePublisher, make_sink: MakeSink
+) -> None:
+    publisher = make_publisher(partitions={"public.items": 2})
+    commit(publisher, item_batch(1, [1]))
+    sink = make_sink(workers=2, tables={pipeline.topic(): {"key": ["name"]}}).start()
+    failed = sink.wait_to_fail()
+    assert isinstance(failed, ConfigError)
     assert "workers: 1" in failed.hint
