@@ -2,8 +2,9 @@
 
 SIGTERM and SIGINT ask it to end; the loop sees that between two batches, commits and returns. When
 it cannot, because a broker does not answer, the endpoint's thread ends the process within 10 s:
-what was not committed is not lost, whoever starts next reads it again. A worker of `cdc run` also ends when its supervisor is gone, so that nothing works unattended, and
-takes its metrics socket from it, so that the address outlives a restart.
+what was not committed is not lost, whoever starts next reads it again. A worker of `cdc run` also
+ends when its supervisor is gone, so that nothing works unattended, and takes its metrics socket
+from it, so that the address outlives a restart.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class _Watch:
         signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
 
     def tick(self) -> None:
-        """Look whether a signal came, and whether its time is over. Called several times a second."""
+        """Look whether a signal came, and whether its time is over; several times a second."""
         if self._reader is None:
             return
         if self._deadline:
