@@ -115,7 +115,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = place / "src"
     source.mkdir()
     own = {**environment(0), "PREFIX": str(place / "tailrace"), "BUILD": str(place / "build")}
-    # What was fetched before is taken from pip's cache, and compiled when it is imported.
+    # What was fetched before is taken from pip's cache.
     own |= {
         "PIP_NO_COMPILE": "1",
         "PIP_NO_CACHE_DIR": "0",
