@@ -117,7 +117,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = {**environment(0), "PREFIX": str(place / "tailrace"), "BUILD": str(place / "build")}
     # What was fetched before is taken from pip's cache.
     own |= {
-        "PIP_NO_COMPILE": "1",
         "PIP_NO_CACHE_DIR": "0",
         "PIP_CACHE_DIR": str(Path.home() / ".cache" / "pip"),
     }
