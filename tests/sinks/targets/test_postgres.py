@@ -211,23 +211,32 @@ def test_a_missing_right_names_the_grant(system: Database) -> None:
         "CREATE TABLE crm.things (id bigint PRIMARY KEY)",
         "DO $$ BEGIN CREATE ROLE sinkrole LOGIN PASSWORD 'secret'; "
         "EXCEPTION WHEN duplicate_object THEN NULL; END $$",
-        "GRANT USAGE ON SCHEMA crm TO sinkrole",
         "GRANT SELECT ON crm.things TO sinkrole",
+        "DO $$ BEGIN EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', "
+        "current_database()); END $$",
         "CREATE SCHEMA tailrace AUTHORIZATION sinkrole",
     )
     url = as_role(system.url, "sinkrole", "secret")
     config = {"url": url, "tables": {"shop.x": {"to": "crm.things"}}}
-    found = list(check(Context("shop", "mirror"), Config.model_validate(config)))
-    [wrong] = [finding for finding in found if finding.level == "fail"]
-    assert wrong.repair == 'GRANT INSERT, UPDATE, DELETE ON "crm"."things" TO "sinkrole";'
+    context, checked = Context("shop", "mirror"), Config.model_validate(config)
+
+    def repairs() -> list[str]:
+        return [found.repair for found in check(context, checked) if found.level == "fail"]
+
+    temporary, usage = repairs()
+    assert temporary.startswith("GRANT TEMPORARY ON DATABASE")
+    assert usage == 'GRANT USAGE, CREATE ON SCHEMA "crm" TO "sinkrole";'
+    execute(system, temporary, usage)
+    [write] = repairs()
+    assert write == 'GRANT INSERT, UPDATE, DELETE ON "crm"."things" TO "sinkrole";'
     target = opened(Database(url))
     target.prepare(table_of(ID))
     with pytest.raises(PreflightFailed):
         target.apply([[Mapped(table_of(ID), [(b"1",)], [])]], [span(None, 1)])
-    execute(system, wrong.repair)
+    execute(system, write)
     target.apply([[Mapped(table_of(ID), [(b"1",)], [])]], [span(None, 1)])
     target.close()
-    assert all(f.level == "ok" for f in check(Context("a", "b"), Config.model_validate(config)))
+    assert repairs() == []
     execute(system, "DROP OWNED BY sinkrole")
 
 
