@@ -35,6 +35,8 @@ __all__ = ["Snapshots"]
 
 _AGAIN_S = 0.02
 _LOCKED_S = 1.0
+_BLINK_S = 0.001
+_VISIBLE_S = 3.0
 
 _WRITERS = """
 SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l
@@ -86,6 +88,7 @@ class Snapshots:
         self._touched = Touched()
         self._flight: _Flight | None = None
         self._later = 0.0
+        self._seen = 0
         self._writers: dict[TableId, set[object]] = {}
         self._whole = WholeTables(reader, limits, self.jobs, stored)
         self._touched.expect(self._half_committed())
@@ -225,7 +228,11 @@ class Snapshots:
             self.add(Job(turn.table, attempt=1))
 
     def passing(self, rows: Rows, xid: int) -> Sequence[Rows]:
-        """Remember what a run touches; leave out what a whole table's snapshot held."""
+        """Remember what a run touches; leave out what a whole table's snapshot held.
+
+        While a table is read, nobody who follows may have the row of an update yet, and a chunk
+        read before the update keeps it back: so every update carries its whole row (R6).
+        """
         table = rows.schema.table
         if self._whole.held(table, xid) or not self._wants(table):
             return ()
@@ -235,6 +242,7 @@ class Snapshots:
                 self._spoil(table)
             elif rows.schema.key:
                 self._touched.touch(table, keys_of(rows), xid)
+                return self._refill(rows, xid, every=True)
         return (rows,)
 
     def _wants(self, table: TableId) -> bool:
@@ -247,9 +255,28 @@ class Snapshots:
         if self._flight is not None and self._flight.job.table == table:
             self._flight.spoiled = True
 
-    def rekeyed(self, rows: Rows) -> Sequence[Rows]:
+    def rekeyed(self, rows: Rows, xid: int) -> Sequence[Rows]:
         """Fill in unchanged values of rows whose key changed."""
-        return refill(rows, self._reselect)
+        return self._refill(rows, xid, every=False)
+
+    def _refill(self, rows: Rows, xid: int, *, every: bool) -> Sequence[Rows]:
+        def reselect(schema: TableSchema, key: Sequence[str]) -> Row | None:
+            self._see(xid)
+            return self._reselect(schema, key)
+
+        return refill(rows, reselect, every=every)
+
+    def _see(self, xid: int) -> None:
+        """Wait until `xid`, already delivered, is visible: a row read before may be older."""
+        deadline = time.monotonic() + _VISIBLE_S
+        while xid != self._seen and not self._reader.snapshot().sees(xid):
+            if time.monotonic() > deadline:
+                raise TableLocked(
+                    f"transaction {xid} has committed and is not visible after {_VISIBLE_S:.0f} s",
+                    hint="is a standby in synchronous_standby_names away?",
+                )
+            time.sleep(_BLINK_S)
+        self._seen = xid
 
     def _reselect(self, schema: TableSchema, key: Sequence[str]) -> Row | None:
         """Return the row now; waits for a lock at most 3 s, then the session begins again."""

@@ -54,7 +54,7 @@ class Events(Protocol):
         """A run of rows of one table is about to leave; return what leaves instead."""
         ...
 
-    def rekeyed(self, rows: Rows) -> Sequence[Rows]:
+    def rekeyed(self, rows: Rows, xid: int) -> Sequence[Rows]:
         """A run holds an update of a key; return it with no unchanged value left out (R6)."""
         ...
 
@@ -278,7 +278,7 @@ class Transactions:
         form: Form = "pgoutput" if isinstance(items[0], bytes) else "changes"
         ordinals = range(first, first + len(items))
         rows = Rows(schema, form, transaction.origin, items, ordinals)
-        passing = [rows] if not rekeyed else self._events.rekeyed(rows)
+        passing = [rows] if not rekeyed else self._events.rekeyed(rows, transaction.xid)
         for part in passing:
             self.rows.extend(self._events.passing(part, transaction.xid))
         self._reach(transaction.origin.commit, transaction.ordinal)
