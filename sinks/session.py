@@ -65,7 +65,9 @@ class Session:
     def close(self) -> None:
         """Let go of everything; what was submitted ends first, one way or the other."""
         self._thread.shutdown(wait=True)
-        self._pending = None
+        pending, self._pending = self._pending, None
+        if pending is not None and pending.exception() is None:
+            self._job.reporter.applied(pending.result())
         self._intake.close()
         self._letters.close()
         self._target.close()
