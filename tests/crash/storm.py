@@ -1,6 +1,7 @@
-"""A storm: real servers, a pipeline under `cdc run`, writers, and SIGKILL at random.
+"""A storm: real servers, a pipeline under `cdc run`, writers, and misfortunes at random.
 
-python tests/crash/storm.py --changes 200000 --source-kills 10 --sink-kills 5
+python tests/crash/storm.py --changes 200000 --source-kills 10 --sink-kills 5 \
+    --broker-kills 3 --postgres-kills 3 --freezes 2
 """
 
 from __future__ import annotations
@@ -8,17 +9,16 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import signal
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import psycopg
 
 from cdc.kafka import KafkaConfig
@@ -26,6 +26,7 @@ from cdc.local import LocalStack
 from cdc.local.process import Command, Server, end_of_log
 from cdc.status import StatusReader
 from crash.checker import TopicReader, check_sum, check_target, check_topics, journal
+from crash.misfortunes import Misfortunes
 from crash.workload import TABLES, Writer
 from fix_pipeline import Pipeline, wait_until
 
@@ -49,9 +50,22 @@ class Plan:
     changes: int = 40_000
     source_kills: int = 4
     sink_kills: int = 2
+    broker_kills: int = 0
+    postgres_kills: int = 0
+    freezes: int = 0
     writers: int = 4
     seed: int = 1
     settle_s: float = 120.0
+
+    def misfortunes(self) -> list[str]:
+        """Return what is to happen; one of `freezes` is one of the source and one of a sink."""
+        return [
+            *["kill source"] * self.source_kills,
+            *["kill sink one", "kill sink two"] * self.sink_kills,
+            *["kill broker"] * self.broker_kills,
+            *["kill postgres"] * self.postgres_kills,
+            *["freeze source", "freeze sink one"] * self.freezes,
+        ]
 
 
 @dataclass
@@ -60,7 +74,7 @@ class Report:
 
     changes: int = 0
     events: int = 0
-    kills: dict[str, int] = field(default_factory=dict)
+    misfortunes: Counter[str] = field(default_factory=Counter)
     sum_reads: int = 0
     seconds: float = 0.0
     broken: list[str] = field(default_factory=list)
@@ -68,8 +82,8 @@ class Report:
     def lines(self) -> Iterator[str]:
         yield f"changes committed at the source   {self.changes:>10,}"
         yield f"events read from the topics       {self.events:>10,}"
-        for unit, kills in self.kills.items():
-            yield f"SIGKILL {unit:<25} {kills:>10,}"
+        for name, times in sorted(self.misfortunes.items()):
+            yield f"{name:<33} {times:>10,}"
         yield f"reads of the bank's sum           {self.sum_reads:>10,}"
         yield f"seconds                           {self.seconds:>10.1f}"
         yield f"broken invariants                 {len(self.broken):>10,}"
@@ -91,10 +105,17 @@ class SumReader(threading.Thread):
         return self.readings
 
     def run(self) -> None:
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            while not self._over.wait(0.01):
-                row = connection.execute("select coalesce(sum(balance), 0) from accounts")
-                self.readings.append(int((row.fetchone() or (0,))[0]))
+        while not self._over.wait(0.01):
+            try:
+                with psycopg.connect(self._url, autocommit=True) as connection:
+                    self._read(connection)
+            except psycopg.OperationalError:  # the server is down; it will be back
+                continue
+
+    def _read(self, connection: psycopg.Connection) -> None:
+        while not self._over.wait(0.01):
+            row = connection.execute("select coalesce(sum(balance), 0) from accounts")
+            self.readings.append(int((row.fetchone() or (0,))[0]))
 
 
 class Storm:
@@ -104,7 +125,7 @@ class Storm:
         self._plan = plan
         self._folder = folder
         self._random = random.Random(plan.seed)  # noqa: S311 - a storm must repeat
-        self._report = Report(kills={"source": 0, "sink one": 0, "sink two": 0})
+        self._report = Report()
 
     def run(self) -> Report:
         started = time.monotonic()
@@ -117,7 +138,7 @@ class Storm:
                 reader.start()
                 cleanup.callback(reader.end)
             self._wait_for_stream(stack, workers)
-            self._rage(urls["source"], workers)
+            self._rage(urls["source"], Misfortunes(stack, workers, self._random))
             self._settle(urls, workers)
             workers.stop(20.0)
             self._check(stack, urls, [reader.end() for reader in readers])
@@ -155,48 +176,25 @@ class Storm:
         wait_until(streaming, f"the source to stream\n{end_of_log(workers.log)}", 90)
         status.close()
 
-    def _rage(self, source: str, workers: Server) -> None:
+    def _rage(self, source: str, misfortunes: Misfortunes) -> None:
         plan = self._plan
         each = plan.changes // plan.writers
         writers = [Writer(source, n + 1, each, plan.seed) for n in range(plan.writers)]
         for writer in writers:
             writer.start()
-        victims = ["source"] * plan.source_kills
-        victims += ["sink one", "sink two"] * plan.sink_kills
-        self._random.shuffle(victims)
+        names = plan.misfortunes()
+        self._random.shuffle(names)
         try:
-            for victim in victims:
-                time.sleep(self._random.uniform(0.2, 1.5))
-                self._kill(workers, victim)
+            for name in names:
+                misfortunes.bring(name)
         finally:
             for writer in writers:
                 writer.join()
         failures = [writer.failure for writer in writers if writer.failure is not None]
         if failures:
             raise failures[0]
+        self._report.misfortunes = misfortunes.happened
         self._report.changes = sum(writer.changes for writer in writers)
-
-    def _kill(self, workers: Server, victim: str) -> None:
-        """Wait for the worker, give it a moment to get into the middle of something, kill it."""
-        wanted = {"source": ["source", "bank"], "sink one": ["sink", "one"]}.get(
-            victim, ["sink", "two"]
-        )
-
-        def worker() -> psutil.Process | None:
-            assert workers.running, end_of_log(workers.log)
-            for process in psutil.Process(workers.pid).children(recursive=True):
-                try:
-                    if all(word in process.cmdline() for word in wanted):
-                        return process
-                except psutil.NoSuchProcess:
-                    continue
-            return None
-
-        process = wait_until(worker, f"{victim} to run", 60)
-        time.sleep(self._random.uniform(0.0, 3.0))
-        if process.is_running():
-            process.send_signal(signal.SIGKILL)
-            self._report.kills[victim] += 1
 
     def _settle(self, urls: dict[str, str], workers: Server) -> None:
         with psycopg.connect(urls["source"]) as connection:

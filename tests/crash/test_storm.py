@@ -17,4 +17,4 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     sys.stdout.write("\n".join(report.lines()))
     assert report.broken == []
     assert report.changes >= 40_000
-    assert report.kills["source"] >= 2
+    assert report.misfortunes["kill source"] >= 2

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from typing import Any
 
 import psycopg
 
 TABLES = ("accounts", "plain", "toasted", "whole", "renamed", "reborn")
 BANK = 50 * 1000
+DOWN_S = 60.0
 Cursor = psycopg.Cursor[Any]
 
 
@@ -31,6 +33,7 @@ class Writer(threading.Thread):
         self._over = threading.Event()
         self._next = number * 10_000_000
         self._alive: dict[str, list[Any]] = {t: [] for t in TABLES}
+        self._seen = time.monotonic()
         self.changes = 0
         self.failure: Exception | None = None
 
@@ -39,15 +42,34 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         try:
-            with psycopg.connect(self._url) as connection:
-                while self.changes < self._wanted and not self._over.is_set():
-                    kept = {table: list(keys) for table, keys in self._alive.items()}
-                    try:
-                        self._transaction(connection)
-                    except psycopg.errors.DeadlockDetected:  # two transfers met: one more rollback
-                        self._alive = kept
+            while not self._is_done():
+                try:
+                    self._write()
+                except psycopg.OperationalError as error:
+                    self._wait_for_server(error)
         except Exception as error:  # noqa: BLE001 - raised again by the storm
             self.failure = error
+
+    def _is_done(self) -> bool:
+        return self.changes >= self._wanted or self._over.is_set()
+
+    def _wait_for_server(self, error: psycopg.OperationalError) -> None:
+        """Whether the last transaction committed is the journal's to know; its keys are fresh."""
+        now = time.monotonic()
+        if now - self._seen > DOWN_S:
+            raise error
+        self._over.wait(0.1)
+
+    def _write(self) -> None:
+        """Write over one connection until done, or until the server goes down."""
+        with psycopg.connect(self._url) as connection:
+            while not self._is_done():
+                self._seen = time.monotonic()
+                kept = {table: list(keys) for table, keys in self._alive.items()}
+                try:
+                    self._transaction(connection)
+                except psycopg.errors.DeadlockDetected:  # two transfers met: one more rollback
+                    self._alive = kept
 
     def _transaction(self, connection: psycopg.Connection[Any]) -> None:
         kept = {table: list(keys) for table, keys in self._alive.items()}
