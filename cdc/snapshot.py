@@ -85,8 +85,16 @@ class Jobs:
         return self._jobs.get(table)
 
     def add(self, job: Job) -> None:
-        """Read `job.table` from the beginning, also when it was being read already."""
-        self._jobs.pop(job.table, None)
+        """Read `job.table` from the beginning, also when it was being read already.
+
+        What was still to be read of it stays to be read: a part never takes the place of the
+        whole, nor of another part.
+        """
+        old = self._jobs.pop(job.table, None)
+        if old is not None:
+            job.settle = job.settle or old.settle
+            job.attempt = max(job.attempt, old.attempt)
+            job.where = _either(job.where, old.where)
         self._jobs[job.table] = job
         self.progress.append(job.progress())
 
@@ -102,6 +110,13 @@ class Jobs:
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return table → (rows done, rows estimated)."""
         return {str(job.table): (job.done, max(job.done, job.estimate)) for job in self}
+
+
+def _either(one: str, other: str) -> str:
+    """Return a condition for the rows of both; empty stands for all rows."""
+    if not one or not other or one == other:
+        return one and other
+    return f"({one}) OR ({other})"
 
 
 class Touched:

@@ -66,6 +66,7 @@ class Session:
         self._state = State.CLOSED
         self._closing: list[Any] = []
         self._forgotten: Sequence[Progress] = ()
+        self._asked: list[tuple[str, str]] = []
         self._returned_at = 0.0
 
     def open(self, after: dict[str, Any] | None, progress: Sequence[Progress]) -> None:
@@ -130,6 +131,8 @@ class Session:
         self._closing.append(self._transactions)
         self._stream.start(position.slot, self._opening.publications, position.confirmed_lsn)
         self._state = State.STREAMING
+        while self._asked:
+            self._lookout.backfill(*self._asked.pop(0))
 
     def read(self, timeout: float) -> Batch | None:
         """See `cdc.source.Source`."""
@@ -244,9 +247,11 @@ class Session:
         """Carry out "backfill" with `table` and, optionally, `where`."""
         if name != "backfill":
             raise Stop(f"a Postgres source knows no command {name}")
-        if self._state is not State.STREAMING:
-            return
-        self._lookout.backfill(str(arguments["table"]), str(arguments.get("where") or ""))
+        asked = (str(arguments["table"]), str(arguments.get("where") or ""))
+        if self._state is State.STREAMING:
+            self._lookout.backfill(*asked)
+        else:
+            self._asked.append(asked)
 
     def status(self) -> SourceStatus:
         """See `cdc.source.Source`."""

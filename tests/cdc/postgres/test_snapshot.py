@@ -152,6 +152,32 @@ def test_a_backfill_under_writers_ends_equal(capture: Capture, db: Db, pg_databa
     assert capture.model.rows("public.item") == table_rows(db, "SELECT * FROM item")
 
 
+def test_a_part_asked_for_in_the_middle_does_not_take_the_place_of_the_whole(
+    capture: Capture, db: Db
+) -> None:
+    fill(db, 1000)
+    capture.options.update(chunk_rows=100)
+    capture.until_streaming()
+    assert capture.source is not None
+    for where in ("id = 3", "id = 700", "id = 3"):
+        capture.source.command("backfill", {"table": "public.item", "where": where})
+    capture.until_snapshot_done()
+    capture.until_caught_up(db)
+    assert capture.model.rows("public.item") == table_rows(db, "SELECT * FROM item")
+
+
+def test_a_backfill_asked_for_before_there_is_a_slot_is_not_forgotten(
+    capture: Capture, db: Db
+) -> None:
+    fill(db, 50)
+    capture.options["snapshot"] = "never"
+    capture.open().command("backfill", {"table": "public.item"})
+    capture.until_streaming()
+    capture.until_snapshot_done()
+    capture.until_caught_up(db)
+    assert capture.model.rows("public.item") == table_rows(db, "SELECT * FROM item")
+
+
 def test_a_backfill_can_be_a_part_of_a_table(capture: Capture, db: Db) -> None:
     fill(db, 100)
     capture.options["snapshot"] = "never"
