@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cdc.postgres.catalog import TableFacts, TableLocked
-from cdc.postgres.chunks import Chunk, ChunkReader, ConditionRefused, Limits, Slice
+from cdc.postgres.chunks import Chunk, ChunkReader, ConditionRefused, Limits, Slice, Snapshot
 from cdc.postgres.keys import keys_of, line_key, refill
 from cdc.postgres.opening import Opening
 from cdc.postgres.position import Position
@@ -88,7 +88,8 @@ class Snapshots:
         self._touched = Touched()
         self._flight: _Flight | None = None
         self._later = 0.0
-        self._seen = 0
+        self._visible: Snapshot | None = None
+        self._single: dict[TableSchema, Slice] = {}
         self._writers: dict[TableId, set[object]] = {}
         self._whole = WholeTables(reader, limits, self.jobs, stored)
         self._touched.expect(self._half_committed())
@@ -261,29 +262,33 @@ class Snapshots:
 
     def _refill(self, rows: Rows, xid: int, *, every: bool) -> Sequence[Rows]:
         def reselect(schema: TableSchema, key: Sequence[str]) -> Row | None:
-            self._see(xid)
+            if self._visible is None or not self._visible.sees(xid):
+                self._visible = self._see(xid)
             return self._reselect(schema, key)
 
         return refill(rows, reselect, every=every)
 
-    def _see(self, xid: int) -> None:
+    def _see(self, xid: int) -> Snapshot:
         """Wait until `xid`, already delivered, is visible: a row read before may be older."""
         deadline = time.monotonic() + _VISIBLE_S
-        while xid != self._seen and not self._reader.snapshot().sees(xid):
+        while not (snapshot := self._reader.snapshot()).sees(xid):
             if time.monotonic() > deadline:
                 raise TableLocked(
                     f"transaction {xid} has committed and is not visible after {_VISIBLE_S:.0f} s",
                     hint="is a standby in synchronous_standby_names away?",
                 )
             time.sleep(_BLINK_S)
-        self._seen = xid
+        return snapshot
 
     def _reselect(self, schema: TableSchema, key: Sequence[str]) -> Row | None:
         """Return the row now; waits for a lock at most 3 s, then the session begins again."""
-        facts = self._catalog.find(schema.table)
-        if facts is None or {c.name for c in schema.columns} - {c.name for c in facts.columns}:
-            return None
-        lines = self._reader.rows_of(_keyed(schema, facts, schema.key), key)
+        what = self._single.get(schema)
+        if what is None:
+            facts = self._catalog.find(schema.table)
+            if facts is None or {c.name for c in schema.columns} - {c.name for c in facts.columns}:
+                return None
+            what = self._single[schema] = _keyed(schema, facts, schema.key)
+        lines = self._reader.rows_of(what, key)
         return read_copy(lines[0]).after if lines else None
 
     def marked(self, content: bytes, commit: Origin) -> Sequence[Rows]:
