@@ -21,6 +21,8 @@ __all__ = ["VERSION", "CursorTable"]
 
 Connection = psycopg.Connection[Any]
 VERSION = 1
+_LOCK = 0x7461696C72616365
+"""`tailrace` in ASCII: the key of the advisory lock under which the table is made."""
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS {} (
@@ -65,17 +67,23 @@ class CursorTable:
         self._name = sql.Identifier(schema, "cursors")
 
     def create(self, connection: Connection) -> None:
-        """Make the table where it is missing."""
-        found = connection.execute(
-            "SELECT to_regclass(%s)", (self._name.as_string(connection),)
-        ).fetchone()
-        if found is not None and found[0] is not None:
+        """Make the table where it is missing; of several sinks that start at once, one does."""
+        if self._exists(connection):
             return
-        # Asked first: IF NOT EXISTS wants the right to create schemas even where there is one.
-        known = "SELECT 1 FROM pg_namespace WHERE nspname = %s"
-        if connection.execute(known, (self._schema_name,)).fetchone() is None:
-            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(self._schema))
-        connection.execute(sql.SQL(_CREATE).format(self._name))
+        with connection.transaction():
+            # Two CREATE IF NOT EXISTS at once collide in the catalogue (measured).
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            # Asked first: IF NOT EXISTS wants the right to create schemas even where there is one.
+            known = "SELECT 1 FROM pg_namespace WHERE nspname = %s"
+            if connection.execute(known, (self._schema_name,)).fetchone() is None:
+                connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(self._schema))
+            if not self._exists(connection):
+                connection.execute(sql.SQL(_CREATE).format(self._name))
+
+    def _exists(self, connection: Connection) -> bool:
+        name = self._name.as_string(connection)
+        found = connection.execute("SELECT to_regclass(%s)", (name,)).fetchone()
+        return found is not None and found[0] is not None
 
     def read(
         self, connection: Connection, partitions: Sequence[TopicPartition]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -170,6 +171,15 @@ def test_a_key_without_a_unique_index_is_refused_with_the_statement(system: Data
         opened(system).prepare(table_of(ID))
     execute(system, caught.value.hint)
     opened(system).prepare(table_of(ID))
+
+
+def test_sinks_that_start_at_once_on_an_empty_database_all_open(system: Database) -> None:
+    targets = [system.connect() for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for opening in [pool.submit(target.open) for target in targets]:
+            opening.result()
+        for preparing in [pool.submit(target.prepare, table_of(ID)) for target in targets]:
+            preparing.result()
 
 
 def test_any_identifier_can_be_a_name(system: Database) -> None:
