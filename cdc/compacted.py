@@ -18,19 +18,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from cdc.brokers import COMPACTED, TopicSettings, ensure_topics, high_watermark, topic_ids
 from cdc.errors import KafkaUnavailable
-from cdc.kafka import (
-    COMPACTED,
-    DEADLINE_S,
-    KafkaConfig,
-    TopicSettings,
-    admin_client,
-    consumer_client,
-    ensure_topics,
-    high_watermark,
-    kafka_error,
-    topic_ids,
-)
+from cdc.kafka import DEADLINE_S, KafkaConfig, admin_client, consumer_client, kafka_error
 
 __all__ = ["CompactedTopic", "Entry", "ensure_internal", "reach"]
 

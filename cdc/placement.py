@@ -17,7 +17,8 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from cdc.kafka import KafkaConfig, consumer_client, kafka_error, topic_ids
+from cdc.brokers import topic_ids
+from cdc.kafka import KafkaConfig, consumer_client, kafka_error
 from cdc.positions import PositionsTopic, partition_for
 
 __all__ = ["Placement"]

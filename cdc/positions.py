@@ -19,17 +19,9 @@ from typing import Any
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from cdc.brokers import COMPACTED, TopicSettings, ensure_topic, high_watermark
 from cdc.errors import KafkaUnavailable, StateError
-from cdc.kafka import (
-    COMPACTED,
-    DEADLINE_S,
-    KafkaConfig,
-    TopicSettings,
-    consumer_client,
-    ensure_topic,
-    high_watermark,
-    kafka_error,
-)
+from cdc.kafka import DEADLINE_S, KafkaConfig, consumer_client, kafka_error
 from cdc.source import Batch, Progress
 from schemas.change import Stamp
 

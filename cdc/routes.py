@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from cdc.brokers import TopicSettings, ensure_topic
 from cdc.columns import ColumnRule, project
 from cdc.connector import Context
 from cdc.errors import ConfigError, Stop, TopicChanged
-from cdc.kafka import KafkaConfig, TopicSettings, ensure_topic
+from cdc.kafka import KafkaConfig
 from cdc.outbox import OutboxConfig, OutboxRoute
 from cdc.positions import Stored
 from cdc.source import Progress

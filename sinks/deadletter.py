@@ -14,9 +14,10 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from cdc.brokers import TopicSettings, ensure_topics
 from cdc.connector import Context
 from cdc.errors import CdcError, KafkaUnavailable
-from cdc.kafka import DEADLINE_S, KafkaConfig, TopicSettings, ensure_topics, producer_client
+from cdc.kafka import DEADLINE_S, KafkaConfig, producer_client
 from cdc.kafka import kafka_error as named
 from sinks.decode import Event
 

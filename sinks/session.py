@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from cdc.brokers import topic_ids
 from cdc.errors import KafkaUnavailable, TopicChanged, UnknownEvent
-from cdc.kafka import topic_ids
 from cdc.positions import PositionsTopic
 from sinks.applier import Applied, Applier, Cut
 from sinks.checkpoint import Lane, Limit

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartition
 
+from cdc.brokers import high_watermark, topic_ids
 from cdc.columns import ColumnRule
 from cdc.connector import Context
-from cdc.kafka import KafkaConfig, consumer_client, high_watermark, topic_ids
+from cdc.kafka import KafkaConfig, consumer_client
 from cdc.publish import PublishConfig, Publisher
 from cdc.source import Batch
 from schemas.change import Change, Op, Origin, Rows, Stamp

@@ -14,9 +14,10 @@ import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from rich.console import Console
 
+from cdc.brokers import topic_ids
 from cdc.cli.shared import DEFAULT_FILE, ConfigFile, outline_of
 from cdc.errors import CdcError, ConfigError
-from cdc.kafka import DEADLINE_S, KafkaConfig, consumer_client, kafka_error, topic_ids
+from cdc.kafka import DEADLINE_S, KafkaConfig, consumer_client, kafka_error
 from cdc.plugins import nearest
 from schemas.plain import PlainReader
 from schemas.registry import Registry

@@ -26,7 +26,8 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from cdc.kafka import KafkaConfig, admin_client, high_watermark, topic_ids
+from cdc.brokers import high_watermark, topic_ids
+from cdc.kafka import KafkaConfig, admin_client
 from cdc.local import LocalStack
 from cdc.local.process import Command, Server, end_of_log
 from fix_pipeline import wait_until

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cdc.kafka import KafkaConfig, TopicSettings, ensure_topic, producer_client
+from cdc.brokers import TopicSettings, ensure_topic
+from cdc.kafka import KafkaConfig, producer_client
 from cdc.local import LocalKafka
 from cdc.publish import PublishConfig
 from fix_pipeline import Pipeline, item_batch

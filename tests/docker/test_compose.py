@@ -13,9 +13,10 @@ import yaml
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 import containers
+from cdc.brokers import high_watermark
 from cdc.config import load_pipeline
 from cdc.errors import ConfigError
-from cdc.kafka import KafkaConfig, high_watermark
+from cdc.kafka import KafkaConfig
 from cdc.local import LocalPostgres, LocalRegistry
 from fix_docker import COMPOSE, DOCKER, check_schema, pipeline_at
 from schemas.registry import RegistryConfig

@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
+from cdc.brokers import COMPACTED, TopicSettings, ensure_topics
 from cdc.compacted import ensure_internal
 from cdc.control import ControlReader, ControlWriter
 from cdc.errors import ConfigError
-from cdc.kafka import COMPACTED, KafkaConfig, TopicSettings, ensure_topics
+from cdc.kafka import KafkaConfig
 from cdc.positions import PositionsTopic
 from cdc.status import Heartbeat, StatusReader, StatusWriter
 from fix_pipeline import At, Pipeline, item_batch, wait_until

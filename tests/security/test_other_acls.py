@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from cdc.brokers import COMPACTED, TopicSettings, ensure_topics
 from cdc.control import ControlReader, ControlWriter
 from cdc.errors import ConfigError
-from cdc.kafka import COMPACTED, TopicSettings, ensure_topics
 from cdc.placement import Placement
 from cdc.positions import PositionsTopic
 from cdc.status import Heartbeat, StatusReader, StatusWriter

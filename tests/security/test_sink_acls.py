@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from cdc.brokers import COMPACTED, TopicSettings, ensure_topics
 from cdc.errors import ConfigError
-from cdc.kafka import COMPACTED, TopicSettings, ensure_topics
 from fix_pipeline import Pipeline, item_batch, wait_until
 from fix_sink import Sink
 from fix_tls import Door, SecureKafka, as_acl, documented

@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 
+from cdc.brokers import TopicSettings, ensure_topics, topic_ids
 from cdc.errors import StateError, TargetUnavailable, TopicChanged
-from cdc.kafka import TopicSettings, ensure_topics, topic_ids
 from cdc.publish import Publisher
 from fix_pipeline import Pipeline, item_batch, wait_until
 from fix_sink import AUDIT, Sink, changes, commit, insert, piece
