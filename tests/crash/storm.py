@@ -76,6 +76,7 @@ class Report:
     events: int = 0
     misfortunes: Counter[str] = field(default_factory=Counter)
     sum_reads: int = 0
+    dead: int = 0
     seconds: float = 0.0
     broken: list[str] = field(default_factory=list)
 
@@ -85,6 +86,7 @@ class Report:
         for name, times in sorted(self.misfortunes.items()):
             yield f"{name:<33} {times:>10,}"
         yield f"reads of the bank's sum           {self.sum_reads:>10,}"
+        yield f"dead letters                      {self.dead:>10,}"
         yield f"seconds                           {self.seconds:>10.1f}"
         yield f"broken invariants                 {len(self.broken):>10,}"
         yield from self.broken
@@ -216,6 +218,7 @@ class Storm:
         reader = TopicReader(reading.registry)
         read = [e for t in TABLES for e in reader.events(reading.read(f"bank.public.{t}"))]
         reading.registry.close()
+        self._report.dead = len(reading.read("storm.dead"))
         self._report.events = len(read)
         broken += check_topics(journal(urls["source"]), read)
         for name in ("one", "two"):
