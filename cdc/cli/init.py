@@ -115,6 +115,7 @@ sources:
 
 def _line(table: TableSchema) -> str:
     quoted = str(table.table).replace("\\", "\\\\").replace('"', '\\"')
-    columns = len(table.columns)
+    count = len(table.columns)
+    columns = f"{count} column{'' if count == 1 else 's'}"
     key = f"key ({', '.join(table.key)})" if table.key else "no key: inserts, no upserts"
-    return f'      - "{quoted}"  # {columns} columns, {key}\n'
+    return f'      - "{quoted}"  # {columns}, {key}\n'

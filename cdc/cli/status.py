@@ -123,7 +123,7 @@ def _remark(beat: Heartbeat, state: str) -> str:
     if state == "silent":
         parts.append(f"last heard of {_time(beat.age_s())} ago as {beat.state}")
     parts += filter(None, (beat.waiting, beat.error, beat.hint))
-    return "; ".join(parts)
+    return "; ".join(" ".join(part.split()) for part in parts)
 
 
 def _lag(beat: Heartbeat) -> str:

@@ -114,7 +114,7 @@ def parameters(login: Login, **extra: str) -> dict[str, str]:
     except psycopg.ProgrammingError:
         raise ConfigError(
             "the Postgres URL cannot be read",
-            hint="write postgresql://user:password@host:5432/database",
+            hint="write postgresql://user@host:5432/database, the password after `user:`",
         ) from None
     parts = {**_DEFAULTS, **{name: str(value) for name, value in given.items()}, **extra}
     parts["application_name"] = login.application
