@@ -10,7 +10,8 @@ from cdc.connections.postgres import Login, parameters
 from cdc.errors import ConfigError
 from cdc.logs import redact
 from cdc.status import Heartbeat
-from schemas.table import TableId, TableSchema
+from schemas.table import Column, TableId, TableSchema
+from schemas.types import Type
 
 
 def test_a_server_s_error_of_several_lines_takes_one_cell_of_the_status() -> None:
@@ -18,9 +19,11 @@ def test_a_server_s_error_of_several_lines_takes_one_cell_of_the_status() -> Non
     assert _remark(beat, "streaming") == "no column LINE 1: a ^"
 
 
-def test_init_counts_in_words() -> None:
-    table = TableSchema(TableId("public", "notes"), (), ())
-    assert "# 0 columns, no key" in pipeline_text("shop", "postgres", "SHOP_URL", [table])
+@pytest.mark.parametrize(("count", "said"), [(0, "0 columns"), (1, "1 column"), (2, "2 columns")])
+def test_init_counts_in_singular_and_plural(count: int, said: str) -> None:
+    columns = tuple(Column(f"c{number}", Type("int64")) for number in range(count))
+    table = TableSchema(TableId("public", "notes"), columns, ())
+    assert f"# {said}, no key" in pipeline_text("shop", "postgres", "SHOP_URL", [table])
 
 
 def test_the_form_of_a_url_is_not_masked_as_if_it_were_one() -> None:
