@@ -10,8 +10,7 @@ from cdc.connections.postgres import Login, parameters
 from cdc.errors import ConfigError
 from cdc.logs import redact
 from cdc.status import Heartbeat
-from schemas.table import Column, TableId, TableSchema
-from schemas.types import Type
+from schemas.table import Column, TableId, TableSchema, Type
 
 
 def test_a_server_s_error_of_several_lines_takes_one_cell_of_the_status() -> None:
