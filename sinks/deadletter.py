@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from cdc.brokers import TopicSettings, ensure_topics
@@ -22,6 +23,8 @@ from cdc.kafka import kafka_error as named
 from sinks.decode import Event
 
 __all__ = ["SETTINGS", "DeadLetters"]
+
+_log = structlog.get_logger(__name__)
 
 SETTINGS = TopicSettings(1, {"cleanup.policy": "delete", "retention.ms": "-1"})
 """The one internal topic that is not compacted: every letter counts."""
@@ -68,6 +71,19 @@ class DeadLetters:
             raise KafkaUnavailable(f"writing to {self.topic}: no answer in {DEADLINE_S:.0f} s")
         if failed:
             raise named(failed[0], f"writing to {self.topic}")
+        self._tell(events)
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        """Say it in the log as well: a letter nobody hears of is a loss."""
+        for first in events[:1]:
+            _log.warning(
+                "dead letters",
+                topic=self.topic,
+                records=len(events),
+                first_topic=first.message.topic(),
+                first_offset=first.message.offset(),
+                first_reason=str(first.error),
+            )
 
     def _connected(self) -> Producer:
         if self._producer is None:

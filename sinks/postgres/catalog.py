@@ -58,6 +58,12 @@ _FOREIGN = """
 SELECT conrelid, confrelid FROM pg_constraint
 WHERE contype = 'f' AND conrelid = ANY (%s) AND confrelid = ANY (%s)
 """
+_CATEGORIES = """
+SELECT n, (SELECT typcategory::text FROM pg_type WHERE oid = to_regtype(n)) FROM unnest(%s::text[]) n
+"""
+_ANYTHING = (None, "S", "U", "X", "Z")
+"""Categories (pg_type.typcategory) that take, or may hold, the text of anything: strings, and
+user-defined types, whose input function alone knows."""
 _RELATION = """
 SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'f')
@@ -116,12 +122,29 @@ class Catalog:
         if missing:
             self._change([self._add(schema.table, missing)], change=change)
             existing = self._again(schema.table)
+        self._refuse_unlike(schema, existing)
         if schema.key and frozenset(schema.key) not in existing.unique:
             raise PreflightFailed(
                 f"no unique index of {schema.table} covers exactly {', '.join(schema.key)}",
                 hint=self._text(self._index(schema)),
             )
         return existing
+
+    def _refuse_unlike(self, schema: TableSchema, existing: Existing) -> None:
+        """Stop where a column can take no value: each row would become a dead letter."""
+        pairs = {
+            c.name: (self._type(c.type), existing.columns[c.name].type) for c in schema.columns
+        }
+        names = list({name for pair in pairs.values() for name in pair})
+        found = dict(self._connection.execute(_CATEGORIES, (names,)).fetchall())
+        for column, (wanted, there) in pairs.items():
+            kinds = found[wanted], found[there]
+            if kinds[0] != kinds[1] and not set(kinds) & set(_ANYTHING):
+                raise SchemaIncompatible(
+                    f"{schema.table}.{column} is {there} in the target and {wanted} at the source",
+                    hint=f"Cast it in the mapping (`{column}: {{from: …, as: …}}`), map it to "
+                    "another column, or change the target's column.",
+                )
 
     def parents(self, oids: Iterable[int]) -> dict[int, list[int]]:
         """Return table → tables its foreign keys point to, among `oids`."""
