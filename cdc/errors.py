@@ -74,6 +74,14 @@ class SourceUnavailable(Unavailable):
 class KafkaUnavailable(Unavailable):
     """The broker is down, slow or read-only, or a transaction ended in doubt."""
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "Is the broker up, and are kafka.bootstrap and security.protocol right?",
+    ) -> None:
+        super().__init__(message, hint=hint)
+
 
 class TargetUnavailable(Unavailable):
     """The target refused or dropped the connection, or chose us as a deadlock victim."""

@@ -266,6 +266,4 @@ def kafka_error(error: KafkaException | KafkaError, doing: str) -> CdcError:
     if code in _FOR_GOOD:
         return Stop(text, hint="The broker refuses this for good; change the setting it names.")
     forget_admissions()
-    return KafkaUnavailable(
-        text, hint="Is the broker up, and are kafka.bootstrap and security.protocol right?"
-    )
+    return KafkaUnavailable(text)
