@@ -59,7 +59,8 @@ SELECT conrelid, confrelid FROM pg_constraint
 WHERE contype = 'f' AND conrelid = ANY (%s) AND confrelid = ANY (%s)
 """
 _CATEGORIES = """
-SELECT n, (SELECT typcategory::text FROM pg_type WHERE oid = to_regtype(n)) FROM unnest(%s::text[]) n
+SELECT n, (SELECT typcategory::text FROM pg_type WHERE oid = to_regtype(n))
+FROM unnest(%s::text[]) n
 """
 _ANYTHING = (None, "S", "U", "X", "Z")
 """Categories (pg_type.typcategory) that take, or may hold, the text of anything: strings, and
