@@ -11,7 +11,8 @@ acquires, which aborts or completes what was open, and the stored position tells
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -182,7 +183,8 @@ class Publisher:
         if self._open is None:
             if self._producer is None:
                 raise Stop("publish before acquire")
-            self._call_now(self._producer.begin_transaction, "beginning a transaction")
+            begin = self._producer.begin_transaction
+            self._call(lambda _: begin(), "beginning a transaction")
             self._open = _Open(time.monotonic())
         return self._open
 
@@ -193,12 +195,8 @@ class Publisher:
         if outgoing.singly:
             self._produce_singly(topic, messages)
             return
-        try:
+        with _named(topic):
             queued = self._producer.produce_batch(topic, messages, partition=partition)
-        except BufferError as error:
-            raise KafkaUnavailable(f"the producer's queue is full for {topic}") from error
-        except KafkaException as error:
-            raise kafka_error(error, f"writing to {topic}") from error
         if queued == len(messages):
             return
         self._call(self._producer.flush, f"writing to {topic}")  # a fatal error says why here
@@ -210,13 +208,9 @@ class Publisher:
     def _produce_singly(self, topic: str, messages: list[dict[str, Any]]) -> None:
         if self._producer is None:
             return
-        try:
+        with _named(topic):
             for message in messages:
                 self._producer.produce(topic, **message)
-        except (BufferError, KafkaException) as error:
-            if isinstance(error, BufferError):
-                raise KafkaUnavailable(f"the producer's queue is full for {topic}") from error
-            raise kafka_error(error, f"writing to {topic}") from error
 
     def _call(self, method: Callable[[float], Any], doing: str) -> None:
         try:
@@ -224,11 +218,16 @@ class Publisher:
         except KafkaException as error:
             raise kafka_error(error, doing) from error
 
-    def _call_now(self, method: Callable[[], Any], doing: str) -> None:
-        try:
-            method()
-        except KafkaException as error:
-            raise kafka_error(error, doing) from error
+
+@contextmanager
+def _named(topic: str) -> Iterator[None]:
+    """Say which topic could not be written to."""
+    try:
+        yield
+    except BufferError as error:
+        raise KafkaUnavailable(f"the producer's queue is full for {topic}") from error
+    except KafkaException as error:
+        raise kafka_error(error, f"writing to {topic}") from error
 
 
 def _first_commit_us(batch: Batch) -> int:
