@@ -8,22 +8,27 @@ PIN     = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-v
           --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: env demo test lint bench storm lock clean help
+.PHONY: env compile demo test lint bench storm lock clean help
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
 env: $(STAMP) ## build .venv from the lock
 
+compile: $(STAMP) ## build the compiled executor in place, with the system's C compiler or ours
+	@CDC_COMPILE=require $(BIN)/python setup.py --quiet build_ext --inplace
+
 demo: $(STAMP) ## run the demo; ARGS=--once for the bounded, checked one
 	@$(BIN)/cdc demo $(ARGS)
 
-test: lint ## lint, types, structure, unit, property, integration and crash tests
+test: lint compile ## lint, types, structure, unit, property, integration and crash tests
+	@$(BIN)/cdc doctor --require compiled > /dev/null
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, cython-lint and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length 100 schemas sinks
 	$(BIN)/mypy
 
 bench: $(STAMP) ## measure the demo pipeline and print rows per second
@@ -40,6 +45,7 @@ lock: ## pin the dependencies again: all of them, and those of the image and of 
 	@$(PIN) --constraints $(LOCK) --group build --output-file docker/build.lock
 
 clean: ## remove .venv and everything generated here (not the cache of the local stack)
+	rm -f schemas/*.so sinks/*.so
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 # An environment is finished when its stamp is newer than what it was built from. Each half-built

