@@ -7,6 +7,7 @@ import http.client
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,12 +38,11 @@ class _Door(BaseHTTPRequestHandler):
         if wanted is not None and self.headers.get("Authorization") != wanted:
             self._answer(401, b'{"error_code": 40101, "message": "who are you?"}')
             return
-        behind = http.client.HTTPConnection(server.behind, timeout=20)
         kept = {n: v for n, v in self.headers.items() if n.lower() not in _OUR_OWN}
-        behind.request(self.command, self.path, body, kept)
-        answer = behind.getresponse()
-        self._answer(answer.status, answer.read(), answer.headers.get("Content-Type", ""))
-        behind.close()
+        with closing(http.client.HTTPConnection(server.behind, timeout=60)) as behind:
+            behind.request(self.command, self.path, body, kept)
+            answer = behind.getresponse()
+            self._answer(answer.status, answer.read(), answer.headers.get("Content-Type", ""))
 
     do_GET = do_POST = do_PUT = do_DELETE = _pass  # noqa: N815 - the base class finds them so
 

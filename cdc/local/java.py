@@ -25,7 +25,14 @@ __all__ = ["StartCache", "java"]
 OLDEST = 17  # Kafka 4 and Apicurio 3
 FIRST_WITH_CACHE = 25
 # The serial collector has the smallest heap and start; C1 alone leaves the cores to the tests.
-FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
+# Without the file of performance counters in the temporary folder, which the JVM writes to inside
+# its pauses: a disk that is busy would hold up every thread.
+FLAGS = (
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",
+    "-Djava.awt.headless=true",
+)
 
 
 @functools.cache

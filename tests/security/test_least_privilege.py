@@ -52,6 +52,8 @@ class Deployment:
         assert made["kafka"]["client"].keys() == client.keys()
         login = {"url": registry, "username": USER, "password": PASSWORD, "ca": str(authority.ca)}
         assert made["kafka"]["registry"].keys() == login.keys()
+        # `check` asks once, and this registry serves every test of the session.
+        login["timeout"] = "30"
         address = self._kafka.broker.address("SECURE")
         made["kafka"] = {"bootstrap": address, "registry": login, "client": client}
         made["sources"][self.source]["url"] = self.postgres.url("source", "shop")
