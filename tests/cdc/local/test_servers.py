@@ -202,7 +202,7 @@ def test_a_version_without_binaries_is_refused_by_name() -> None:
     [
         (LocalKafka(settings={"log.retention.ms": "many"}), "log.retention.ms"),
         (LocalPostgres(settings={"wal_level": "wide"}), 'invalid value for parameter "wal_level"'),
-        (LocalRegistry(settings={"apicurio.datasource.url": "jdbc:h2:nowhere:x"}), "nowhere"),
+        (LocalRegistry(settings={"quarkus.http.port": "nowhere"}), "nowhere"),
     ],
     ids=["kafka", "postgres", "registry"],
 )
