@@ -57,11 +57,13 @@ AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 2, 3
 """
 
 _COLUMNS = """
-SELECT a.attname::text, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
-       NOT a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attgenerated::text
+SELECT a.attrelid::bigint, a.attname::text, a.atttypid::bigint, a.atttypmod,
+       format_type(a.atttypid, a.atttypmod), NOT a.attnotnull, pg_get_expr(d.adbin, d.adrelid),
+       a.attgenerated::text
 FROM pg_catalog.pg_attribute a
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+WHERE a.attrelid = ANY (%s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
 """
 
 
@@ -152,13 +154,20 @@ class Catalog:
         rows = self.rows(_TABLES.format(which="c.oid = %s"), (oid,))
         if not rows:
             return None
-        columns = msgspec.convert(self._columns(oid), tuple[ColumnFacts, ...])
-        return msgspec.structs.replace(_table(rows[0]), columns=columns)
+        return self.described([_table(rows[0])])[0]
 
-    def _columns(self, oid: int) -> list[dict[str, object]]:
+    def described(self, tables: Sequence[TableFacts]) -> list[TableFacts]:
+        """Return `tables` with their columns, asked for all at once."""
         names = ColumnFacts.__struct_fields__
-        rows = self.rows(_COLUMNS, (oid,))
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        columns: dict[int, list[dict[str, object]]] = {facts.oid: [] for facts in tables}
+        for oid, *row in self.rows(_COLUMNS, (list(columns),)):
+            columns[int(str(oid))].append(dict(zip(names, row, strict=True)))
+        return [
+            msgspec.structs.replace(
+                facts, columns=msgspec.convert(columns[facts.oid], tuple[ColumnFacts, ...])
+            )
+            for facts in tables
+        ]
 
     def find(self, table: TableId) -> TableFacts | None:
         """Return the table called so now, with its columns; None when there is none."""

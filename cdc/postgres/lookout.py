@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from cdc.errors import PreflightFailed
 from cdc.postgres import publication as publications
 from cdc.postgres.catalog import TableFacts, TableLocked
 from cdc.postgres.opening import Opening
+from cdc.postgres.publication import Carried
 from cdc.postgres.relations import Relations, relation_of, shape_of
 from cdc.postgres.snapshots import Snapshots
 from cdc.postgres.transactions import PREFIX, Transactions
@@ -17,6 +19,9 @@ from schemas.table import TableSchema
 __all__ = ["Lookout"]
 
 _LOOK_S = 3.0
+_SHARE = 20
+"""A look round may take one part in so many of the time: of 10,000 tables it takes a second."""
+
 _STATE = """
 SELECT coalesce(max(pg_current_wal_lsn() - restart_lsn), 0)::bigint,
        (pg_current_wal_lsn() - '0/0')::bigint
@@ -34,7 +39,7 @@ class Lookout:
         self._opening = opening
         self._relations = relations
         self._snapshots = snapshots
-        self._looked = time.monotonic()
+        self._slot_due = self._tables_due = time.monotonic() + _LOOK_S
         self._beaten = time.monotonic()
         self.retained = 0
         self.wal_lsn = 0
@@ -42,40 +47,50 @@ class Lookout:
 
     def first_tables(self) -> list[TableSchema]:
         """Take every selected table as known, to be read when the configuration says so."""
-        found = [self._enter(facts, settle=False) for facts in self._opening.selected()]
-        return [schema for schema in found if schema is not None]
+        return self._enter(self._opening.selected(), settle=False)
 
-    def _enter(self, facts: TableFacts, *, settle: bool) -> TableSchema | None:
-        full = self._opening.catalog.facts(facts.oid)
-        if full is None:
-            return None
+    def _enter(self, tables: Sequence[TableFacts], *, settle: bool) -> list[TableSchema]:
+        carried = self._opening.carried([facts.table for facts in tables])
+        found = self._opening.catalog.described(tables)
+        return [self._take(facts, carried[facts.table], settle=settle) for facts in found]
+
+    def _take(self, facts: TableFacts, carried: Carried, *, settle: bool) -> TableSchema:
         known = self._relations.shapes.get(facts.table)
-        relation = relation_of(full, self._opening.carried(facts.table).columns)
-        schema = self._relations.describe(relation)
+        relation = relation_of(facts, carried.columns)
+        schema = self._relations.describe(relation, facts)
         if known is None:
             self._relations.remember(facts.table, shape_of(relation, schema.key))
         if self._opening.settings.snapshot != "never":
             attempt = 0 if known is None else 1
-            job = Job(facts.table, estimate=full.estimate, settle=settle, attempt=attempt)
+            job = Job(facts.table, estimate=facts.estimate, settle=settle, attempt=attempt)
             self._snapshots.add(job)
         return schema
 
     def look(self, transactions: Transactions) -> None:
         """Look around when it is time. Raises `errors.Unavailable`."""
         now = time.monotonic()
-        if now - self._looked < _LOOK_S or not transactions.between:
-            return
-        self._looked = now
-        try:
-            self._new_tables()
-        except TableLocked as error:
-            self.refused = str(error)
-        self._slot()
+        if now >= self._slot_due:
+            self._slot_due = now + _LOOK_S
+            self._slot()
+            self._beat(now)
+        if now >= self._tables_due and transactions.between:
+            self._look_for_tables()
+
+    def _beat(self, now: float) -> None:
         beat = self._opening.settings.heartbeat
         if beat and now - self._beaten >= beat:
             self._beaten = now
             query = "SELECT pg_logical_emit_message(false, %s, '{}')"
             self._opening.catalog.rows(query, (PREFIX,))
+
+    def _look_for_tables(self) -> None:
+        began = time.monotonic()
+        try:
+            self._new_tables()
+        except TableLocked as error:
+            self.refused = str(error)
+        ended = time.monotonic()
+        self._tables_due = ended + max(_LOOK_S, _SHARE * (ended - began))
 
     def _new_tables(self) -> None:
         """Publish and read tables that match since; a refused one does not stop the others."""
@@ -90,7 +105,7 @@ class Lookout:
             except PreflightFailed as error:
                 self.refused = f"{facts.table} is not captured: {error}"
                 continue
-            self._enter(facts, settle=True)
+            self._enter([facts], settle=True)
 
     def _slot(self) -> None:
         rows = self._opening.catalog.rows(_STATE, (self._opening.settings.slot,))

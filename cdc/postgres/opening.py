@@ -48,9 +48,10 @@ class Opening:
         """Tell whether rows of `table` are asked for; a given publication may carry more."""
         return not self.publication.given or selects(self.settings.tables, table)
 
-    def carried(self, table: TableId) -> publications.Carried:
-        """Return what the publications send of `table`."""
-        return publications.carried(self.catalog, self.publication, table)
+    def carried(self, tables: Sequence[TableId]) -> dict[TableId, publications.Carried]:
+        """Return what the publications send of each of `tables`."""
+        found = publications.carried(self.catalog, self.publication, tables)
+        return {table: found.get(table, publications.Carried()) for table in tables}
 
     def publish(self, *, first: bool) -> None:
         """Make the publications carry what is selected. Raises `errors.PreflightFailed`.

@@ -124,9 +124,12 @@ class Relations:
         """Return the schema in force for a relation id, None before its first Relation."""
         return self._schemas.get(oid)
 
-    def describe(self, relation: Relation) -> TableSchema:
-        """Return the schema `relation` stands for, without putting it in force."""
-        facts = self._now(relation.oid)
+    def describe(self, relation: Relation, facts: TableFacts | None = None) -> TableSchema:
+        """Return the schema `relation` stands for, without putting it in force.
+
+        `facts` is what the catalogue says of it, if that was asked just now.
+        """
+        facts = facts or self._now(relation.oid)
         types = self._facts.types({column.oid for column in relation.columns})
         now = {column.name: column for column in facts.columns} if facts else {}
         columns = tuple(_column(column, now.get(column.name), types) for column in relation.columns)

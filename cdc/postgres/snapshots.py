@@ -164,8 +164,8 @@ class Snapshots:
 
     def _slice(self, facts: TableFacts, where: str) -> Slice:
         """Return what to read of a table as it is now; without `key` when none can be followed."""
-        carried = self._opening.carried(facts.table)
-        schema = self._relations.describe(relation_of(facts, carried.columns))
+        carried = self._opening.carried([facts.table])[facts.table]
+        schema = self._relations.describe(relation_of(facts, carried.columns), facts)
         order: tuple[str, ...] = ()
         for candidate in (facts.primary_key, facts.identity_index):
             if candidate and set(candidate) == set(schema.key):

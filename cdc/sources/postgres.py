@@ -139,11 +139,9 @@ def discover(config: Config) -> Iterator[TableSchema]:
         catalog = Catalog(connection, login)
         relations = Relations(catalog, config.key)
         sent = ("", "s") if connection.info.server_version >= 180000 else ("",)
-        for found in catalog.tables(config.tables):
-            facts = catalog.facts(found.oid)
-            if facts is not None:
-                names = [column.name for column in facts.columns if column.generated in sent]
-                yield relations.describe(relation_of(facts, names))
+        for facts in catalog.described(catalog.tables(config.tables)):
+            names = [column.name for column in facts.columns if column.generated in sent]
+            yield relations.describe(relation_of(facts, names), facts)
 
 
 def drop(
