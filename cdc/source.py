@@ -20,13 +20,13 @@ Promises of a source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import msgspec
 
 from schemas.change import Rows, Stamp
 
-__all__ = ["Batch", "Position", "Progress", "Source", "SourceStatus"]
+__all__ = ["Batch", "Position", "Progress", "Source", "SourceStatus", "Watchful"]
 
 
 class Position(Protocol):
@@ -114,4 +114,17 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of every connection and file; safe to call twice and after an error."""
+        ...
+
+
+@runtime_checkable
+class Watchful(Protocol):
+    """A source that keeps an eye on its system while nothing is read from it: optional."""
+
+    def watch(self) -> SourceStatus:
+        """Look, on a source that is not open, at what its system keeps for us.
+
+        Called every few seconds while a worker is paused or cannot publish. Returns what there
+        is to say in `waiting` and `retained_bytes`. Raises `errors.Stop` only.
+        """
         ...

@@ -22,13 +22,14 @@ import msgspec
 from cdc.errors import CdcError, Unavailable
 from cdc.failpoints import failpoint
 from cdc.publish import Committed, Publisher
-from cdc.source import Source, SourceStatus
+from cdc.source import Source, SourceStatus, Watchful
 
 __all__ = ["Command", "Control", "Reporter", "SourceJob", "run_source"]
 
 _IDLE_S = 0.5
 _BEAT_S = 1.0
 _PAUSE_POLL_S = 0.2
+_WATCH_S = 3.0
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -96,7 +97,9 @@ def run_source(job: SourceJob) -> None:
             worker.session()
         except Unavailable as error:
             attempt = 0 if worker.progressed else attempt + 1
-            job.reporter.beat(SourceStatus(state="retrying", waiting=str(error)), error)
+            seen = worker.watch()
+            status = SourceStatus("retrying", str(error), retained_bytes=seen.retained_bytes)
+            job.reporter.beat(status, error)
             worker.rest(job.back_off(attempt))
         except _Restart:
             attempt = 0
@@ -108,6 +111,8 @@ class _Worker:
         self._paused = False
         self._commanded = False
         self._beaten = 0.0
+        self._watched = -_WATCH_S
+        self._seen = SourceStatus()
         self.progressed = False
 
     def session(self) -> None:
@@ -167,13 +172,23 @@ class _Worker:
     def _wait_while_paused(self) -> None:
         """Hold no connection while paused; the source keeps its log, and status says so."""
         while self._paused and not self._job.stop():
-            self._job.reporter.beat(SourceStatus(state="paused"), None)
+            seen = self.watch()
+            self._job.reporter.beat(msgspec.structs.replace(seen, state="paused"), None)
             time.sleep(_PAUSE_POLL_S)
             for command in self._job.control.poll():
                 self._paused = command.name != "resume" and self._paused
+
+    def watch(self) -> SourceStatus:
+        """Let a source that can look after its log while nothing is read, every few seconds."""
+        if time.monotonic() - self._watched >= _WATCH_S:
+            source = self._job.source()
+            self._seen = source.watch() if isinstance(source, Watchful) else SourceStatus()
+            self._watched = time.monotonic()
+        return self._seen
 
     def rest(self, seconds: float) -> None:
         """Wait before the next attempt, but not beyond a request to stop."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self._job.stop():
+            self.watch()
             time.sleep(min(_PAUSE_POLL_S, seconds))

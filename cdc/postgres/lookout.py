@@ -11,6 +11,7 @@ from cdc.postgres.catalog import TableFacts, TableLocked
 from cdc.postgres.opening import Opening
 from cdc.postgres.publication import Carried
 from cdc.postgres.relations import Relations, relation_of, shape_of
+from cdc.postgres.retention import Retention
 from cdc.postgres.snapshots import Snapshots
 from cdc.postgres.transactions import PREFIX, Transactions
 from cdc.snapshot import Job
@@ -44,6 +45,7 @@ class Lookout:
         self.retained = 0
         self.wal_lsn = 0
         self.refused = ""
+        self.retention = Retention(opening.settings)
 
     def first_tables(self) -> list[TableSchema]:
         """Take every selected table as known, to be read when the configuration says so."""
@@ -67,7 +69,7 @@ class Lookout:
         return schema
 
     def look(self, transactions: Transactions) -> None:
-        """Look around when it is time. Raises `errors.Unavailable`."""
+        """Look around when it is time. Raises `errors.Unavailable`, `errors.GapError`."""
         now = time.monotonic()
         if now >= self._slot_due:
             self._slot_due = now + _LOOK_S
@@ -110,6 +112,8 @@ class Lookout:
     def _slot(self) -> None:
         rows = self._opening.catalog.rows(_STATE, (self._opening.settings.slot,))
         self.retained, self.wal_lsn = int(str(rows[0][0])), int(str(rows[0][1]))
+        self.retention.weigh(self._opening.catalog, self.retained)
+        self._snapshots.paused = self.retention.said if self.retention.pauses else ""
 
     def backfill(self, name: str, where: str) -> None:
         """Read the table called `name` again, or the rows of it that `where` selects."""

@@ -27,7 +27,9 @@ from cdc.postgres.lookout import Lookout
 from cdc.postgres.opening import Opening, begin_anew, resume
 from cdc.postgres.position import Position
 from cdc.postgres.relations import Relations
+from cdc.postgres.retention import Retention
 from cdc.postgres.settings import Settings
+from cdc.postgres.slot import slot_facts
 from cdc.postgres.snapshots import Snapshots
 from cdc.postgres.spill import Budget
 from cdc.postgres.stream import Stream
@@ -42,6 +44,7 @@ __all__ = ["Session"]
 _PULL_ROWS = 5_000
 _PULL_BYTES = 4 << 20
 _QUIET_S = 2.0
+_FAR_BYTES = 16 << 20
 _WAIT_S = 0.25
 _STREAM_SETTINGS = {"wal_sender_timeout": "10s"}
 
@@ -200,12 +203,13 @@ class Session:
         return 0.02 if self._snapshots.jobs else _WAIT_S
 
     def _batch(self, *, force: bool) -> Batch | None:
-        """Return what has gathered; the position alone not more often than every 2 s."""
+        """Return what has gathered; the position alone every 2 s, or every 16 MiB of log."""
         rows: list[Rows] = self._transactions.take()
         position = self._transactions.position
         progress = self._take_progress()
         moved = position != self._returned
-        quiet = time.monotonic() - self._returned_at >= _QUIET_S
+        far = position.confirmed_lsn - self._returned.confirmed_lsn >= _FAR_BYTES
+        quiet = far or time.monotonic() - self._returned_at >= _QUIET_S
         if not (rows or progress or force or (moved and quiet)):
             return None
         self._returned, self._returned_at = position, time.monotonic()
@@ -258,14 +262,35 @@ class Session:
         if self._state is not State.STREAMING:
             waiting = self._creation.waiting if self._state is State.CREATING else ""
             return SourceStatus(state=self._state.value, waiting=waiting)
-        jobs = self._snapshots.jobs
+        jobs, lookout = self._snapshots.jobs, self._lookout
+        waits = (self._snapshots.waiting, self._snapshots.refused, lookout.refused)
         return SourceStatus(
             state="snapshot" if jobs else "streaming",
-            waiting=self._snapshots.waiting or self._snapshots.refused or self._lookout.refused,
-            lag_bytes=max(self._lookout.wal_lsn - self._transactions.position.confirmed_lsn, 0),
-            retained_bytes=self._lookout.retained,
+            waiting=next(filter(None, (*waits, lookout.retention.said)), ""),
+            lag_bytes=max(lookout.wal_lsn - self._transactions.position.confirmed_lsn, 0),
+            retained_bytes=lookout.retained,
             snapshots=jobs.counts(),
         )
+
+    def watch(self) -> SourceStatus:
+        """See `cdc.source.Watchful`."""
+        settings = self._settings
+        retention, retained = Retention(settings), None
+        if not settings.max_retained_wal:
+            return SourceStatus()
+        try:
+            with whole_guard(self._login), connect(self._login, CATALOG_SETTINGS) as connection:
+                catalog = Catalog(connection, self._login)
+                slot = slot_facts(catalog, settings.slot)
+                if slot is not None and slot.active_pid is None:
+                    retained = slot.retained
+                    retention.weigh(catalog, retained)
+        except SourceUnavailable:
+            return SourceStatus()
+        except GapError:
+            if settings.snapshot != "when_needed":
+                raise
+        return SourceStatus(waiting=retention.said, retained_bytes=retained)
 
     def close(self) -> None:
         """See `cdc.source.Source`."""

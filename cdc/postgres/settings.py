@@ -32,3 +32,5 @@ class Settings(msgspec.Struct, frozen=True):
     chunk_bytes: int
     memory: int
     spill_folder: str | None
+    max_retained_wal: int = 0
+    max_retained_wal_policy: str = "warn"

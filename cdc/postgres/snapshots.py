@@ -79,6 +79,7 @@ class Snapshots:
         self.jobs = Jobs(stored)
         self.waiting = ""
         self.refused = ""
+        self.paused = ""
         self._opening = opening
         self._catalog = opening.catalog
         self._wanted: dict[TableId, bool] = {}
@@ -127,6 +128,9 @@ class Snapshots:
         if self._touched.crowded():
             self._touched.forget(self._reader.snapshot().sees)
         if self._flight is not None or not self.jobs or time.monotonic() < self._later:
+            return ()
+        if self.paused:
+            self.waiting = f"snapshots wait: {self.paused}"
             return ()
         job = next(iter(self.jobs))
         try:

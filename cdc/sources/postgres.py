@@ -86,6 +86,14 @@ class Config(BaseModel):
     spill_folder: str = Field(
         default="", description="Where that file is made; empty: the system's temporary folder"
     )
+    max_retained_wal: int = Field(
+        default=0, ge=0, description="Bytes of log the slot may keep on the server; 0: no bound"
+    )
+    max_retained_wal_policy: Literal["warn", "pause", "drop"] = Field(
+        default="warn",
+        description="At 80 % of it all three warn; above it `pause` holds snapshots up until the "
+        "stream has caught up, `drop` drops the slot and stops, so that the disk is saved",
+    )
 
 
 def default_name(context: Context) -> str:
@@ -118,6 +126,8 @@ def settings(context: Context, config: Config) -> Settings:
         chunk_bytes=config.chunk_bytes,
         memory=config.memory,
         spill_folder=config.spill_folder or None,
+        max_retained_wal=config.max_retained_wal,
+        max_retained_wal_policy=config.max_retained_wal_policy,
         owner=f"{context.pipeline}/{context.name}",
     )
 
