@@ -1,4 +1,4 @@
-"""The plain executor of a plan: rows as a source read them → Avro keys and envelopes.
+"""Plans and their plain executor: rows as a source read them → Avro keys and envelopes.
 
 A plan is built once per version of a table and per form; it holds one function per column and
 every byte of the envelope that does not change from row to row:
@@ -6,26 +6,32 @@ every byte of the envelope that does not change from row to row:
     frame │ before │ after │ source: constant │ per transaction │ per record │ op ts_ms … exact
     fixed   per row  per row  fixed             once a run        per row      mostly fixed
 
-This is the reference: readable Python. A compiled executor does the same per form in C.
+`records` is the plain executor and the reference: readable Python. `write` does the same in C
+(_plan.pyx) where that was built and knows the form (schemas/executor.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from schemas.change import ABSENT, Op, Origin, Row, Rows
+from schemas.executor import compiled
 from schemas.forms import READERS, Read
 from schemas.table import TableSchema
 from schemas.types import LOGICAL, Encode, avro_long, avro_text
 from schemas.wire import frame
 
-__all__ = ["Plan", "Record", "SourceName", "origin_block"]
+__all__ = ["Message", "Plan", "Record", "SourceName", "origin_block"]
 
 _NULL = b"\x00"
 _SOME = b"\x02"
+
+
+Message = dict[str, Any]
+"""A record as the Kafka client's `produce_batch` takes it: `key` and `value`."""
 
 
 class Record(NamedTuple):
@@ -45,12 +51,17 @@ class SourceName(msgspec.Struct, frozen=True):
 
 
 class _Pick(NamedTuple):
-    """One published column: where its cell is, how it is encoded, whether it may be null."""
+    """One published column: where its cell is, how it is encoded, whether it may be null.
+
+    `native` is what compiled code knows its type as, empty when `encode` alone will do.
+    """
 
     place: int
     name: str
     encode: Encode
     optional: bool
+    native: str
+    scale: int
 
 
 def _text(value: str) -> bytes:
@@ -90,27 +101,63 @@ class Plan:
         self.schema = published
         self._width = len(read.columns)
         self._picks = _picks(read, published, masks or {})
-        self._key = _key_encoder(published, self._picks)
+        key = _key_picks(published, self._picks)
+        self._key = _key_encoder(key) if key else None
         self._key_frame = frame(ids[0]) if ids[0] is not None else b""
         self._frame = frame(ids[1])
         names = (source.version, source.connector, source.name, source.database)
         table = (published.table.schema, published.table.name)
         self._constant = b"".join(map(_text, (*names, *table)))
         self._not_in_key = tuple(c.name for c in published.columns if c.name not in published.key)
+        self._writers = self._compile(key)
+
+    def _compile(self, key: list[_Pick]) -> dict[str, Any]:
+        """Return form → compiled executor, for the forms it knows; none where it was not built."""
+        extension = compiled("schemas._plan")
+        if extension is None or not self._width:
+            return {}
+        frames = (self._key_frame, self._frame)
+        absent = _strings(self._not_in_key)
+        writer = extension.Writer(self._width, list(self._picks), key, frames, absent)
+        return {"pgoutput": writer.pgoutput, "copy": writer.copy}
+
+    def write(self, rows: Rows, now_ms: int, out: list[Message]) -> int:
+        """Append the messages of a run to `out` and return the bytes of their values.
+
+        `now_ms` is the envelope's `ts_ms`, ms since 1970. Raises `ValueError` for a row that does
+        not match its schema.
+        """
+        run = self._writers.get(rows.form)
+        if run is None:
+            size = 0
+            for key, value in self.records(rows, now_ms):
+                out.append({"key": key, "value": value})
+                size += len(value or b"")
+            return size
+        read = READERS[rows.form]
+        blocks = self._blocks(rows, now_ms)
+
+        def plain(item: bytes, ordinal: int) -> Iterator[Record]:
+            return self._records(read(item), ordinal, blocks)
+
+        written: int = run(rows.items, rows.ordinals, blocks, out, plain)
+        return written
 
     def records(self, rows: Rows, now_ms: int) -> Iterator[Record]:
-        """Yield the Kafka records of a run; `now_ms` is the envelope's `ts_ms`, ms since 1970.
-
-        Raises `ValueError` for a row that does not match its schema.
-        """
+        """Yield what `write` appends, from the plain executor."""
         read = READERS[rows.form]
-        origin = origin_block(rows.origin)
-        now = avro_long(now_ms)
+        blocks = self._blocks(rows, now_ms)
         for item, ordinal in zip(rows.items, rows.ordinals, strict=True):
-            row = read(item)
-            self._measure(row)
-            source = self._constant + origin + avro_long(ordinal)
-            yield from self._write(row, source, now)
+            yield from self._records(read(item), ordinal, blocks)
+
+    def _blocks(self, rows: Rows, now_ms: int) -> tuple[bytes, bytes]:
+        """Return what a run shares: its source block, and what follows the operation."""
+        return self._constant + origin_block(rows.origin), avro_long(now_ms) + _NULL
+
+    def _records(self, row: Read, ordinal: int, blocks: tuple[bytes, bytes]) -> Iterator[Record]:
+        self._measure(row)
+        source, now = blocks
+        return self._write(row, source + avro_long(ordinal), now)
 
     def key(self, row: Row) -> bytes | None:
         """Return the framed record key of a row as read, None for a table without a key."""
@@ -144,7 +191,7 @@ class Plan:
     def _envelope(self, row: Read, source: bytes, now: bytes, sub: int) -> bytes:
         before, absent_before, exact_before = self._row(row.before, only_key=row.only_key)
         after, absent_after, exact_after = self._row(row.after)
-        tail = source + avro_long(sub) + _OPS[row.op] + now + _NULL
+        tail = source + avro_long(sub) + _OPS[row.op] + now
         extra = absent_before + absent_after + exact_before + exact_after
         return b"".join((self._frame, before, after, tail, extra))
 
@@ -155,7 +202,7 @@ class Plan:
         parts = [_SOME]
         absent: Sequence[str] = self._not_in_key if only_key else []
         exact: dict[str, bytes] = {}
-        for place, name, encode, optional in self._picks:
+        for place, name, encode, optional, *_ in self._picks:
             cell = cells[place]
             if cell is None:
                 parts.append(_NULL)
@@ -193,33 +240,38 @@ def _picks(
     places = {column.name: index for index, column in enumerate(read.columns)}
     picks = []
     for column in published.columns:
-        logical = LOGICAL[column.type.logical]
+        logical, native = LOGICAL[column.type.logical], column.type.logical
         encode = logical.encode(column.type)
         if column.name in masks:
-            encode = _compose(encode, masks[column.name])
+            encode, native = _compose(encode, masks[column.name]), ""
         optional = column.name not in published.key or logical.lossy
-        picks.append(_Pick(places[column.name], column.name, encode, optional))
+        place = places[column.name]
+        picks.append(_Pick(place, column.name, encode, optional, native, column.type.scale))
     return tuple(picks)
 
 
-def _key_encoder(published: TableSchema, picks: tuple[_Pick, ...]) -> Callable[[Row], bytes] | None:
-    """Return cells as read → key; picks already know where a column is and how it is masked."""
-    if not published.key:
-        return None
+def _key_picks(published: TableSchema, picks: tuple[_Pick, ...]) -> list[_Pick]:
+    """Return the key's columns in its order; one whose type loses values is text there."""
     by_name = {pick.name: pick for pick in picks}
-    chosen = []
-    for name in published.key:
-        pick = by_name[name]
-        lossy = LOGICAL[published.column(name).type.logical].lossy
-        chosen.append((pick.place, name, avro_text if lossy else pick.encode))
+    chosen = [by_name[name] for name in published.key]
+    return [
+        pick._replace(encode=avro_text, native="raw")
+        if LOGICAL[published.column(pick.name).type.logical].lossy
+        else pick
+        for pick in chosen
+    ]
+
+
+def _key_encoder(key: list[_Pick]) -> Callable[[Row], bytes]:
+    """Return cells as read → key; picks already know where a column is and how it is masked."""
 
     def encode(row: Row) -> bytes:
         out = []
-        for index, name, encoder in chosen:
-            cell = row[index]
-            encoded = encoder(cell) if isinstance(cell, bytes) else None
+        for pick in key:
+            cell = row[pick.place]
+            encoded = pick.encode(cell) if isinstance(cell, bytes) else None
             if encoded is None:
-                raise ValueError(f"key column {name} is {cell!r}")
+                raise ValueError(f"key column {pick.name} is {cell!r}")
             out.append(encoded)
         return b"".join(out)
 

@@ -99,7 +99,10 @@ def _decode_int(value: int) -> bytes:
 
 
 def _encode_float32(value: bytes) -> bytes:
-    return struct.pack("<f", float(value))
+    try:
+        return struct.pack("<f", float(value))
+    except OverflowError:
+        raise ValueError(f"{value!r} is no float4") from None
 
 
 def _encode_float64(value: bytes) -> bytes:
@@ -167,18 +170,18 @@ def _decode_time(value: int) -> bytes:
 
 def _encode_timestamp(value: bytes) -> bytes | None:
     try:
-        moment = datetime.fromisoformat(value.decode())
-    except ValueError:  # infinity, BC, years past 9999
+        since = datetime.fromisoformat(value.decode()) - _EPOCH
+    except (ValueError, TypeError):  # infinity, BC, years past 9999; a zone where none belongs
         return None
-    return avro_long((moment - _EPOCH) // _MICROSECOND)
+    return avro_long(since // _MICROSECOND)
 
 
 def _encode_timestamptz(value: bytes) -> bytes | None:
     try:
-        moment = datetime.fromisoformat(value.decode())
-    except ValueError:  # as above
+        since = datetime.fromisoformat(value.decode()) - _EPOCH_UTC
+    except (ValueError, TypeError):  # as above
         return None
-    return avro_long((moment - _EPOCH_UTC) // _MICROSECOND)
+    return avro_long(since // _MICROSECOND)
 
 
 def _decode_timestamp(value: int) -> bytes:
