@@ -22,6 +22,7 @@ FAILPOINTS = (
     "sink.before_cursor",
     "sink.before_commit",
     "sink.after_commit",
+    "sink.before_release",
 )
 """Every name in use; a test kills the worker at each of them."""
 

@@ -21,9 +21,9 @@ from schemas.table import TableSchema
 from sinks.collapse import collapse, in_source_order, runs, source_order
 from sinks.deadletter import DeadLetters
 from sinks.decode import POISON, Event
-from sinks.target import Span, Step, Target
+from sinks.target import Barrier, Span, Step, Target
 
-__all__ = ["Applied", "Applier", "Cut"]
+__all__ = ["Applied", "Applier", "Cut", "summed"]
 
 _ROUNDS = 20
 _PIECES = 16
@@ -80,7 +80,7 @@ class Applier:
             self._target.apply(collapse(events), cut.spans)
         except DataError:
             dead += self._with_care(source_order(cut.partitions), cut.spans)
-        return _applied(events, cut.dropped, dead, time.monotonic() - started)
+        return summed(events, cut.dropped, dead, time.monotonic() - started)
 
     def _prepare(self) -> None:
         tables = self._tables
@@ -109,7 +109,7 @@ class Applier:
             nonlocal total
             for partitions in pieces:
                 events = self._readable(_merged(partitions))
-                total = _sum(total, _applied(events, 0, 0, 0.0))
+                total = _sum(total, summed(events, 0, 0, 0.0))
                 self._prepare()
                 yield from collapse(events)
 
@@ -122,6 +122,11 @@ class Applier:
                 "the row goes to the dead letters and the others are applied.",
             ) from error
         return msgspec.structs.replace(total, seconds=time.monotonic() - started)
+
+    def meet(self, barrier: Barrier) -> Sequence[int]:
+        """Stand at a truncation; return the partitions it waits for (`Target.meet`)."""
+        self._prepare()
+        return self._target.meet(barrier)
 
     def _with_care(self, events: Sequence[Event], spans: Sequence[Span]) -> int:
         """Apply in source order what can be applied; return how many records cannot."""
@@ -175,7 +180,8 @@ def _blamed(event: Event, error: DataError) -> Event:
     return event
 
 
-def _applied(events: Sequence[Event], dropped: int, dead: int, seconds: float) -> Applied:
+def summed(events: Sequence[Event], dropped: int, dead: int, seconds: float) -> Applied:
+    """Count what `events` did to the target."""
     times = [event.ts_ms for event in events if event.ts_ms and not event.snapshot]
     return Applied(
         rows=len(events),

@@ -7,6 +7,9 @@
 A record whose stamp is not newer than the newest one before it is a repetition that Kafka's older
 transaction protocol can produce, and is dropped and counted (R5). Snapshot rows are exempt and
 move nothing. Records of foreign producers carry no stamp and go by offset alone.
+
+Where several workers share a table's partitions, a lane is gated: it stands at a truncation until
+the others have come as far (R8).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections import deque
 
 from cdc.errors import StateError
 from schemas.change import Stamp
-from sinks.decode import Event
+from sinks.decode import TRUNCATE, Event
 from sinks.target import Cursor, Span, TopicPartition
 
 __all__ = ["BEFORE_ALL", "Lane", "Limit"]
@@ -38,10 +41,13 @@ def weight(event: Event) -> int:
 
 
 class Lane:
-    """One partition. `bytes` is what its held events weigh."""
+    """One partition. `bytes` is what its held events weigh; `gated` stops it at truncations."""
 
-    def __init__(self, partition: TopicPartition, cursor: Cursor | None) -> None:
+    def __init__(
+        self, partition: TopicPartition, cursor: Cursor | None, *, gated: bool = False
+    ) -> None:
         self.partition = partition
+        self.gated = gated
         self.source = partition.topic.partition(".")[0]
         self.cursor = cursor
         self.next = 0 if cursor is None else cursor.offset
@@ -53,6 +59,7 @@ class Lane:
         self._furthest = BEFORE_ALL
         self._taken = self._newest
         self._in_a_row = 0
+        self._gates = 0
 
     @property
     def place(self) -> Limit:
@@ -74,6 +81,8 @@ class Lane:
             self._furthest = stamp[:2]
         self.events.append(event)
         self.bytes += weight(event)
+        if self.gated and event.kind == TRUNCATE:
+            self._gates += 1
 
     def _drop(self, stamp: Stamp, newest: Stamp) -> None:
         place = f"{self.partition.topic}[{self.partition.partition}] at offset {self.next - 1}"
@@ -94,20 +103,41 @@ class Lane:
             )
 
     def take(self, limit: Limit) -> list[Event]:
-        """Remove and return what lies before `limit`, in order."""
+        """Remove and return what lies before `limit` and before a gate, in order."""
         events = self.events
-        if self._furthest < limit:
+        if self._furthest < limit and not self._gates:
             taken = list(events)
             events.clear()
             self.bytes = 0
         else:
             taken = []
-            while events and _is_before(events[0], limit):
+            while events and _is_before(events[0], limit) and self.gate is None:
                 taken.append(events.popleft())
             self.bytes -= sum(weight(event) for event in taken)
         stamps = (e.stamp for e in reversed(taken) if e.stamp is not None and not e.snapshot)
         self._taken = next(stamps, self._taken)
         return taken
+
+    @property
+    def gate(self) -> Event | None:
+        """The truncation this lane stands at, None when it may go on."""
+        if not self._gates or self.events[0].kind != TRUNCATE:
+            return None
+        return self.events[0]
+
+    def stand(self) -> Span:
+        """Return the way of the cursor to the gate, also when it is there already."""
+        offset = int(self.events[0].message.offset() or 0)
+        return Span(self.partition, self.cursor, Cursor(offset, self._taken))
+
+    def go_on(self, cursor: Cursor) -> Event:
+        """Leave the gate, now that the cursor lies behind it; return the truncation."""
+        event = self.events.popleft()
+        self.bytes -= weight(event)
+        self._gates -= 1
+        self.cursor = cursor
+        self._taken = cursor.stamp
+        return event
 
     def span(self) -> Span | None:
         """Return how the cursor moves behind all that was taken, None when it stays."""

@@ -13,14 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from cdc.brokers import topic_ids
-from cdc.errors import KafkaUnavailable, TopicChanged, UnknownEvent
+from cdc.errors import KafkaUnavailable, TopicChanged
 from cdc.positions import PositionsTopic
-from sinks.applier import Applied, Applier, Cut
+from sinks.applier import Applied, Applier, Cut, summed
+from sinks.barrier import Barriers
 from sinks.checkpoint import Lane, Limit
 from sinks.consume import Intake
 from sinks.cut import EVERYTHING, Cuts
 from sinks.deadletter import DeadLetters
-from sinks.decode import TRUNCATE, Event
+from sinks.decode import Event
 from sinks.job import SinkJob
 from sinks.routes import Routes
 from sinks.target import Span, TopicPartition
@@ -49,6 +50,7 @@ class Session:
         self._applier = Applier(self._target, self._letters, tables, self._may_judge)
         self._alone = job.workers == 1
         self._known: dict[str, list[TopicPartition]] = {}
+        self._barriers = Barriers(self._applier.meet, lambda topic: len(self._known[topic]))
         self._thread = ThreadPoolExecutor(1, "apply")
         self._pending: Future[Applied] | None = None
         self._ends: dict[TopicPartition, int] = {}
@@ -81,7 +83,9 @@ class Session:
             self._settle()
         full = self._intake.bytes >= self._job.buffer_bytes
         taken = self._cut(full=full)
-        if taken:
+        if not self._alone:
+            self._stand()
+        elif taken:
             self._intake.hold_back(())
         elif full:
             self._make_room()
@@ -130,7 +134,10 @@ class Session:
         cursors = self._target.cursors(partitions)
         stamped = {p.topic for p, cursor in cursors.items() if cursor and cursor.stamp}
         self._routes.applied |= stamped
-        return [Lane(partition, cursors[partition]) for partition in partitions]
+        return [Lane(p, cursors[p], gated=self._is_shared(p.topic)) for p in partitions]
+
+    def _is_shared(self, topic: str) -> bool:
+        return not self._alone and len(self._known[topic]) > 1
 
     def _writers(self, topic: str) -> int:
         """Return how many workers may write the table of `topic` at once."""
@@ -174,8 +181,6 @@ class Session:
         lanes = self._lanes
         limits = self._cuts.ready(lanes, full=full) if self._alone else {}
         partitions = [lane.take(limits.get(lane.source, EVERYTHING)) for lane in lanes]
-        if not self._alone:
-            self._refuse_truncates(partitions)
         filled = any(partitions)
         if not filled and time.monotonic() - self._moved < _IDLE_CURSOR_S:
             return False
@@ -187,16 +192,17 @@ class Session:
             self._follow(spans)
         return filled
 
-    def _refuse_truncates(self, partitions: Sequence[list[Event]]) -> None:
-        """Refuse what only one worker can order: a truncate over several partitions (R8)."""
-        for event in (event for events in partitions for event in events):
-            topic = event.message.topic() or ""
-            if event.kind == TRUNCATE and len(self._known[topic]) > 1:
-                raise UnknownEvent(
-                    f"{topic} has several partitions and was truncated, and this sink has several "
-                    "workers: none of them knows what the others have applied",
-                    hint="Set `workers: 1` for this sink; it goes on from the same cursors.",
-                )
+    def _stand(self) -> None:
+        """Pass the truncations that every partition has come to; read on in the others (R8)."""
+        standing = self._barriers.due(self._lanes)
+        if standing:
+            self._settle()
+            started = time.monotonic()
+            passed = self._barriers.ask(standing)
+            if passed:
+                applied = summed(passed, 0, 0, time.monotonic() - started)
+                self._job.reporter.applied(applied)
+        self._intake.hold_back([lane for lane in self._lanes if lane.gate is not None])
 
     def _follow(self, spans: Sequence[Span]) -> None:
         self._moved = time.monotonic()
@@ -273,7 +279,7 @@ class Session:
         if not self._known:
             return "a topic that matches `tables`"
         if not self._alone:
-            return ""
+            return self._barriers.waiting
         unknown = {lane.source for lane in self._lanes if lane.events} - self._cuts.known
         return f"the first position of {', '.join(sorted(unknown))}" if unknown else ""
 

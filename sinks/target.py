@@ -25,7 +25,16 @@ from cdc.errors import CdcError, DataError
 from schemas.change import Cell, Stamp
 from schemas.table import TableSchema
 
-__all__ = ["Cursor", "CursorMoved", "Mapped", "Span", "Step", "Target", "TopicPartition"]
+__all__ = [
+    "Barrier",
+    "Cursor",
+    "CursorMoved",
+    "Mapped",
+    "Span",
+    "Step",
+    "Target",
+    "TopicPartition",
+]
 
 
 class TopicPartition(msgspec.Struct, frozen=True, order=True):
@@ -49,6 +58,30 @@ class Span(msgspec.Struct, frozen=True):
     partition: TopicPartition
     start: Cursor | None
     end: Cursor
+
+
+class Barrier(msgspec.Struct, frozen=True):
+    """A truncation that some of a table's partitions stand at, as one of several workers sees it.
+
+    `schema` is the target's table; `spans` lead from the stored cursors to the truncation's
+    record, `partitions` is how many there are. `snapshot` says that its stamp moves no cursor.
+    """
+
+    schema: TableSchema
+    stamp: Stamp
+    snapshot: bool
+    spans: Sequence[Span]
+    partitions: int
+
+    @property
+    def topic(self) -> tuple[str, str]:
+        """The topic's name and id."""
+        partition = self.spans[0].partition
+        return partition.topic, partition.topic_id
+
+    def behind(self, cursor: Cursor) -> Cursor:
+        """Return where a cursor that stands at the truncation goes when it is released."""
+        return Cursor(cursor.offset + 1, cursor.stamp if self.snapshot else self.stamp)
 
 
 class CursorMoved(CdcError):
@@ -113,6 +146,16 @@ class Target(Protocol):
         """Return which steps the target refuses, by their place, and why; roll everything back.
 
         Each step is tried behind those before it that were taken: for isolating poison.
+        """
+        ...
+
+    def meet(self, barrier: Barrier) -> Sequence[int]:
+        """Wait at a truncation for the other partitions of its table, without blocking (R8).
+
+        Notes, with the cursors, that those of `barrier` stand there, and returns the numbers of
+        those that do not yet. When all do, the table is emptied and every cursor moved behind the
+        truncation, in one transaction; nothing is returned, then and when asked again. Raises
+        `CursorMoved`, and `errors.StateError` when a partition has passed without waiting.
         """
         ...
 

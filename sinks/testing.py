@@ -19,11 +19,13 @@ import pytest
 from cdc.errors import DataError, StateError
 from schemas.change import ABSENT, Cell, Stamp
 from schemas.table import Column, TableId, TableSchema, Type
-from sinks.target import Cursor, CursorMoved, Mapped, Span, Target, TopicPartition
+from sinks.target import Barrier, Cursor, CursorMoved, Mapped, Span, Target, TopicPartition
 
 __all__ = ["TargetContract", "TargetSystem"]
 
 PLACE = TopicPartition("shop.public.items", "topic-1", 0)
+SECOND = TopicPartition("shop.public.items", "topic-1", 1)
+EMPTIED = Stamp(1, 500, 2)
 ITEMS = TableSchema(
     TableId("shop", "items"),
     (
@@ -56,6 +58,10 @@ def span(start: int | None, end: int, partition: TopicPartition = PLACE) -> Span
 
 def _cursor(offset: int) -> Cursor:
     return Cursor(offset, Stamp(1, offset * 10, 3, 1))
+
+
+def _barrier(*spans: Span) -> Barrier:
+    return Barrier(ITEMS, EMPTIED, snapshot=False, spans=spans, partitions=2)
 
 
 def upsert(*rows: Sequence[Cell], schema: TableSchema = ITEMS) -> list[list[Mapped]]:
@@ -216,6 +222,39 @@ class TargetContract:
         target.apply(steps, [span(None, 1)])
         assert len(system.rows(ITEMS.table)) == 10
         assert (b"9", b"99", None) in system.rows(ITEMS.table)
+
+    def test_a_truncation_waits_until_every_partition_has_come_to_it(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """The last one empties the table and moves all cursors; the others are told (R8)."""
+        other = system.connect()
+        other.open()
+        other.prepare(ITEMS)
+        target.apply(upsert((b"1", b"pen", None)), [span(None, 7)])
+        other.apply(upsert((b"2", b"cup", None)), [span(None, 3, SECOND)])
+        assert target.meet(_barrier(span(7, 9))) == [1]
+        assert len(system.rows(ITEMS.table)) == 2
+        assert list(other.meet(_barrier(span(3, 4, SECOND)))) == []
+        assert list(target.meet(_barrier(span(9, 9)))) == []
+        assert system.rows(ITEMS.table) == []
+        behind = {PLACE: Cursor(10, EMPTIED), SECOND: Cursor(5, EMPTIED)}
+        assert target.cursors([PLACE, SECOND]) == behind
+        with pytest.raises(CursorMoved):
+            other.apply(upsert((b"3", b"late", None)), [span(4, 6, SECOND)])
+        other.close()
+
+    def test_a_partition_that_was_placed_elsewhere_no_longer_stands_at_a_truncation(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """And one behind it stops the sink: nobody knows which rows were to go."""
+        target.apply(upsert((b"1", b"pen", None)), [span(None, 7), span(None, 3, SECOND)])
+        assert target.meet(_barrier(span(7, 9))) == [1]
+        target.place({PLACE: _cursor(2)})
+        assert target.meet(_barrier(span(3, 4, SECOND))) == [0]
+        assert len(system.rows(ITEMS.table)) == 1
+        target.place({PLACE: Cursor(20, EMPTIED)})
+        with pytest.raises(StateError):
+            target.meet(_barrier(span(4, 4, SECOND)))
 
     def test_a_table_that_is_gone_is_not_made_anew(self, system: TargetSystem) -> None:
         """It would be empty, and nobody would know."""

@@ -68,7 +68,11 @@ class CursorTable:
 
     def create(self, connection: Connection) -> None:
         """Make the table where it is missing; of several sinks that start at once, one does."""
-        if self._exists(connection):
+        self.make(connection, self._name, sql.SQL(_CREATE).format(self._name))
+
+    def make(self, connection: Connection, name: sql.Identifier, statement: sql.Composed) -> None:
+        """Make a table of the cursors' schema where it is missing."""
+        if self.has(connection, name):
             return
         with connection.transaction():
             # Two CREATE IF NOT EXISTS at once collide in the catalogue (measured).
@@ -77,12 +81,13 @@ class CursorTable:
             known = "SELECT 1 FROM pg_namespace WHERE nspname = %s"
             if connection.execute(known, (self._schema_name,)).fetchone() is None:
                 connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(self._schema))
-            if not self._exists(connection):
-                connection.execute(sql.SQL(_CREATE).format(self._name))
+            if not self.has(connection, name):
+                connection.execute(statement)
 
-    def _exists(self, connection: Connection) -> bool:
-        name = self._name.as_string(connection)
-        found = connection.execute("SELECT to_regclass(%s)", (name,)).fetchone()
+    def has(self, connection: Connection, name: sql.Identifier) -> bool:
+        """Tell whether a table exists."""
+        text = name.as_string(connection)
+        found = connection.execute("SELECT to_regclass(%s)", (text,)).fetchone()
         return found is not None and found[0] is not None
 
     def read(

@@ -29,7 +29,9 @@ def findings(
     """Yield one finding for each precondition; `tables` are those the mapping names."""
     yield _version(connection)
     yield _staging(connection)
-    yield _cursors(connection, schema)
+    yield _cursors(connection, schema, "cursors")
+    if workers > 1:
+        yield _cursors(connection, schema, "barriers")
     for table in tables:
         yield from _table(connection, table, may_create=may_create, workers=workers)
 
@@ -72,8 +74,9 @@ def _closed(connection: Connection, schema: str, place: str) -> Finding | None:
     return Finding("fail", place, f"the role may not use the schema {schema}", repair)
 
 
-def _cursors(connection: Connection, schema: str) -> Finding:
-    place = f"{schema}.cursors"
+def _cursors(connection: Connection, schema: str, table_name: str) -> Finding:
+    """Look at one of our own tables, which the sink makes at its first start."""
+    place = f"{schema}.{table_name}"
     if (closed := _closed(connection, schema, place)) is not None:
         return closed
     name = sql.Identifier(schema).as_string(connection)
@@ -90,12 +93,12 @@ def _cursors(connection: Connection, schema: str) -> Finding:
             f"CREATE SCHEMA {name} AUTHORIZATION {role};  -- or: "
             f"GRANT CREATE ON DATABASE {base} TO {role};",
         )
-    table = _one(connection, "SELECT to_regclass(%s)::oid", f"{name}.cursors")
+    table = _one(connection, "SELECT to_regclass(%s)::oid", f"{name}.{table_name}")
     if table is None and not _one(connection, "SELECT has_schema_privilege(%s, 'CREATE')", schema):
         repair = f"GRANT USAGE, CREATE ON SCHEMA {name} TO {role};"
         return Finding("fail", place, "the role may not make the table", repair)
     if table is not None and _lacking(connection, table):
-        repair = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.cursors TO {role};"
+        repair = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.{table_name} TO {role};"
         return Finding("fail", place, "the role lacks rights", repair)
     return Finding("ok", place, "can be used")
 

@@ -31,12 +31,13 @@ from cdc.errors import (
 from cdc.failpoints import failpoint
 from schemas.table import TableId, TableSchema
 from sinks.mapping import FieldMap, TableMap, Tables, fixed_targets
+from sinks.postgres.barriers import BarrierTable
 from sinks.postgres.catalog import Catalog
 from sinks.postgres.cursors import CursorTable
 from sinks.postgres.merge import Staged, StagedTable
 from sinks.postgres.preflight import findings
 from sinks.sql import parents_first
-from sinks.target import Cursor, Span, Step, TopicPartition
+from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
 
 __all__ = ["Config", "FieldMap", "PostgresTarget", "TableMap", "check", "create", "drop"]
 
@@ -93,18 +94,21 @@ class PostgresTarget:
             config.url.get_secret_value(), self._application[:63], TargetUnavailable
         )
         self._cursors = CursorTable(context, config.cursor_schema)
+        self._barriers = BarrierTable(context, config.cursor_schema, self._cursors)
         self._connection: psycopg.Connection[Any] | None = None
         self._tables: dict[TableSchema, StagedTable] = {}
         self._order: list[TableId] = []
 
     def open(self) -> None:
-        """Connect and make the cursors table where it is missing."""
+        """Connect and make the tables of cursors and barriers where they are missing."""
         self.close()
         self._connection = connect(self._login, _SETTINGS)
         # A plan kept from when a table was empty would read all of it for every merge.
         self._connection.prepare_threshold = None
         with self._named_errors():
             self._cursors.create(self._connection)
+            if self._config.workers > 1:
+                self._barriers.create(self._connection)
 
     def close(self) -> None:
         """Let go of the connection and the staging in it."""
@@ -158,12 +162,29 @@ class PostgresTarget:
                 failpoint("sink.before_stage")
                 work = self._stage(steps)
                 failpoint("sink.before_cursor")
-                self._advance(spans)
+                with self._patience():
+                    self._cursors.advance(connection, spans)
                 self._merge(work)
                 failpoint("sink.before_commit")
             failpoint("sink.after_commit")
         finally:
             self._forget()
+
+    def meet(self, barrier: Barrier) -> Sequence[int]:
+        """Stand at a truncation, or carry it out; see `sinks.postgres.barriers`."""
+        connection = self._live()
+
+        def empty() -> None:
+            connection.execute("SET CONSTRAINTS ALL DEFERRED")
+            self._tables[barrier.schema].truncate(connection)
+            failpoint("sink.before_release")
+
+        with self._named_errors():
+            with connection.transaction(), self._patience():
+                missing = self._barriers.meet(connection, barrier, empty)
+            if missing:
+                self._end_frozen()
+        return missing
 
     def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
         """Try each step behind a savepoint of its own, and roll everything back."""
@@ -195,10 +216,11 @@ class PostgresTarget:
         for table in self._tables.values():
             table.forget()
 
-    def _advance(self, spans: Sequence[Span]) -> None:
-        connection = self._live()
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """End whoever holds the cursors for too long."""
         try:
-            self._cursors.advance(connection, spans)
+            yield
         except psycopg.errors.LockNotAvailable as error:
             self._end_holder()
             raise TargetUnavailable(
@@ -217,6 +239,20 @@ class PostgresTarget:
         with connect(self._login) as other:
             ended = other.execute(query, (self._application[:63], me, _LOCK_S)).fetchall()
         _log.warning("ended a worker that held the cursors", pids=[row[0] for row in ended])
+
+    def _end_frozen(self) -> None:
+        """End connections that hold locks and say nothing: their worker is frozen.
+
+        Nobody waits for those locks at a barrier, so no time-out would find them.
+        """
+        query = (
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
+            "application_name = %s AND usename = current_user AND pid <> pg_backend_pid() "
+            "AND state = 'idle in transaction' AND state_change < now() - make_interval(secs => %s)"
+        )
+        ended = self._live().execute(query, (self._application[:63], _LOCK_S)).fetchall()
+        if ended:
+            _log.warning("ended a worker that was frozen", pids=[row[0] for row in ended])
 
     def _merge(self, work: Sequence[Sequence[Staged]]) -> None:
         connection = self._live()
@@ -302,4 +338,6 @@ def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:
             return
         yield f"cursors of sink {context.name} in {name}"
         if not dry_run:
-            CursorTable(context, config.cursor_schema).forget(connection)
+            cursors = CursorTable(context, config.cursor_schema)
+            BarrierTable(context, config.cursor_schema, cursors).forget(connection)
+            cursors.forget(connection)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import psycopg
 
-from cdc.errors import ConfigError, UnknownEvent
+from cdc.errors import ConfigError
 from cdc.publish import Publisher
 from fix_pipeline import Pipeline, item_batch, wait_until
-from fix_sink import AUDIT, Sink, changes, commit, insert, piece
-from schemas.change import Change, Op
+from fix_sink import AUDIT, Sink, commit
 
 MakeSink = Callable[..., Sink]
 MakePublisher = Callable[..., Publisher]
@@ -46,19 +45,6 @@ def test_workers_share_partitions_and_one_takes_over_from_another(
     one.wait_for(COUNT, [(rows,)], deadline_s=60)
     assert one.failed is None
     assert one.query("SELECT op, count(*) FROM audit GROUP BY op") == [("INSERT", rows)]
-
-
-def test_a_truncate_over_partitions_stops_shared_workers_by_name(
-    make_publisher: MakePublisher, make_sink: MakeSink
-) -> None:
-    publisher = make_publisher(partitions={"public.items": 2})
-    commit(publisher, piece(1, changes(1, insert(b"1", b"a"))))
-    sink = make_sink(workers=2).start()
-    sink.wait_for(COUNT, [(1,)])
-    commit(publisher, piece(2, changes(2, Change(Op.TRUNCATE))))
-    failed = sink.wait_to_fail()
-    assert isinstance(failed, UnknownEvent)
-    assert "workers: 1" in failed.hint
 
 
 def test_a_key_that_several_workers_would_share_is_refused(

@@ -60,7 +60,7 @@ class TestPostgres(TargetContract):
     ) -> Iterator[Database]:
         server = postgres_server(request.param)
         name = f"sink_{secrets.token_hex(4)}"
-        database = Database(server.create_database(name))
+        database = Database(server.create_database(name), workers=2)
         yield database
         for target in database.opened:
             target.close()
