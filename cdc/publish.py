@@ -117,7 +117,7 @@ class Publisher:
         for topic, outgoing in out.items():
             self._produce(topic, outgoing)
             opened.rows += len(outgoing.messages)
-            opened.bytes += sum(len(message["value"] or b"") for message in outgoing.messages)
+            opened.bytes += outgoing.bytes
         for entry in (*progress, *batch.progress):
             opened.progress[entry.key] = entry
         opened.batch = batch

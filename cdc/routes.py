@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,7 +26,7 @@ from schemas.avro import envelope_schema, key_schema
 from schemas.change import Rows
 from schemas.messages import MESSAGES, MessagePlan
 from schemas.messages import message_schema as messages_schema
-from schemas.plan import Plan, SourceName
+from schemas.plan import Message, Plan, SourceName
 from schemas.registry import Registry
 from schemas.table import TableSchema
 
@@ -38,10 +37,12 @@ class Outgoing(msgspec.Struct):
     """Messages to one topic, as the client's `produce_batch` takes them.
 
     `singly`: some carry headers or a partition of their own, which only `produce` honours.
+    `bytes` is the size of their values.
     """
 
-    messages: list[dict[str, Any]] = []
+    messages: list[Message] = []
     singly: bool = False
+    bytes: int = 0
 
 
 Messages = dict[str, Outgoing]
@@ -166,6 +167,7 @@ class Routes:
                 self.ensure(topic, 1)
                 outgoing = out.setdefault(topic, Outgoing(singly=True))
                 outgoing.messages.append(message)
+                outgoing.bytes += len(message["value"] or b"")
                 events += 1
             return events
 
@@ -207,14 +209,25 @@ class Routes:
 def _write_all(plan: Plan | MessagePlan, topic: str, partitions: int) -> _Route:
     def write(rows: Rows, now_ms: int, out: Messages) -> int:
         outgoing = out.setdefault(topic, Outgoing())
-        messages = outgoing.messages
-        before = len(messages)
-        for key, value in plan.records(rows, now_ms):
-            if key is None and partitions > 1:  # a truncate is a barrier in every partition (R8)
-                messages += [{"value": value, "partition": n} for n in range(partitions)]
-                outgoing.singly = True
-            else:
-                messages.append({"key": key, "value": value})
-        return len(messages) - before
+        before = len(outgoing.messages)
+        outgoing.bytes += plan.write(rows, now_ms, outgoing.messages)
+        if partitions > 1:
+            _spread(outgoing, before, partitions)
+        return len(outgoing.messages) - before
 
     return write
+
+
+def _spread(outgoing: Outgoing, start: int, partitions: int) -> None:
+    """Put what has no key into every partition: a truncate is a barrier in each (R8)."""
+    added = outgoing.messages[start:]
+    if all(message["key"] is not None for message in added):
+        return
+    del outgoing.messages[start:]
+    for message in added:
+        if message["key"] is None:
+            value = message["value"]
+            outgoing.messages += [{"value": value, "partition": n} for n in range(partitions)]
+        else:
+            outgoing.messages.append(message)
+    outgoing.singly = True

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from schemas.avro import message_schema
 from schemas.change import Change, Op, Rows
-from schemas.plan import Record, SourceName, origin_block
+from schemas.plan import Message, Record, SourceName, append, origin_block
 from schemas.table import TableId, TableSchema
 from schemas.types import avro_long, avro_text
 from schemas.wire import frame
@@ -40,6 +40,10 @@ class MessagePlan:
         table = (MESSAGES.table.schema, MESSAGES.table.name)
         self._frame = frame(schema_id)
         self._constant = b"".join(avro_text(name.encode()) for name in (*names, *table))
+
+    def write(self, rows: Rows, now_ms: int, out: list[Message]) -> int:
+        """Append what `records` yields to `out`; return the bytes of the values."""
+        return append(self.records(rows, now_ms), out)
 
     def records(self, rows: Rows, now_ms: int) -> Iterator[Record]:
         """Yield one record per message; `now_ms` is `ts_ms`, ms since 1970.

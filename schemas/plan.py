@@ -12,7 +12,7 @@ every byte of the envelope that does not change from row to row:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,7 +24,7 @@ from schemas.table import TableSchema
 from schemas.types import LOGICAL, Encode, avro_long, avro_text
 from schemas.wire import frame
 
-__all__ = ["Message", "Plan", "Record", "SourceName", "origin_block"]
+__all__ = ["Message", "Plan", "Record", "SourceName", "append", "origin_block"]
 
 _NULL = b"\x00"
 _SOME = b"\x02"
@@ -39,6 +39,15 @@ class Record(NamedTuple):
 
     key: bytes | None
     value: bytes | None
+
+
+def append(records: Iterable[Record], out: list[Message]) -> int:
+    """Append records to `out` as messages and return the bytes of their values."""
+    size = 0
+    for key, value in records:
+        out.append({"key": key, "value": value})
+        size += len(value or b"")
+    return size
 
 
 class SourceName(msgspec.Struct, frozen=True):
@@ -129,11 +138,7 @@ class Plan:
         """
         run = self._writers.get(rows.form)
         if run is None:
-            size = 0
-            for key, value in self.records(rows, now_ms):
-                out.append({"key": key, "value": value})
-                size += len(value or b"")
-            return size
+            return append(self.records(rows, now_ms), out)
         read = READERS[rows.form]
         blocks = self._blocks(rows, now_ms)
 
