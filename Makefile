@@ -8,10 +8,10 @@ PIN     = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-v
           --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: env compile demo test lint bench storm lock clean help
+.PHONY: env compile demo test lint bench storm size differential lock clean help
 
 help: ## show the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 env: $(STAMP) ## build .venv from the lock
 
@@ -36,6 +36,12 @@ bench: $(STAMP) ## measure the demo pipeline and print rows per second
 
 storm: $(STAMP) ## kill workers at random under load and check what survived
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/storm.py $(ARGS)
+
+size: $(STAMP) ## one transaction of 1 GiB, 2 GiB of foreign log, 10,000 tables: each with its bar
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/size/run.py $(ARGS)
+
+differential: $(STAMP) ## 100,000 operations captured by us and by a live Debezium, event for event
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/differential/run.py $(ARGS)
 
 # A new lock needs uv, which is itself in the lock: the environment of the old lock will do.
 lock: ## pin the dependencies again: all of them, and those of the image and of its build
