@@ -83,10 +83,10 @@ class Applier:
         return summed(events, cut.dropped, dead, time.monotonic() - started)
 
     def _prepare(self) -> None:
-        tables = self._tables
-        for schema, known in tables[self._prepared :]:
+        # The reading thread may find further tables meanwhile: they are the next cut's.
+        for schema, known in self._tables[self._prepared :]:
             self._target.prepare(schema, known=known)
-        self._prepared = len(tables)
+            self._prepared += 1
 
     def _readable(self, events: list[Event]) -> list[Event]:
         """Return the events that could be read; the others become dead letters first."""
