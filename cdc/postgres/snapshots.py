@@ -11,6 +11,7 @@ leaves nothing behind; of what the stream delivers later, transactions that S sa
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
 from collections.abc import Sequence
@@ -125,9 +126,11 @@ class Snapshots:
         self._whole.passed(position.confirmed_lsn)
         if self._whole.running:
             return self._whole.piece()
-        if self._touched.crowded():
+        if self._flight is not None:
+            return ()
+        if self._touched.crowded():  # never with a chunk in flight: it saw less than is seen now
             self._touched.forget(self._reader.snapshot().sees)
-        if self._flight is not None or not self.jobs or time.monotonic() < self._later:
+        if not self.jobs or time.monotonic() < self._later:
             return ()
         if self.paused:
             self.waiting = f"snapshots wait: {self.paused}"
@@ -179,7 +182,11 @@ class Snapshots:
 
     def _may_read(self, job: Job, facts: TableFacts, *, whole: bool) -> bool:
         """Tell whether all that was delivered unremembered, or is never delivered, is visible."""
-        visible = self._reader.snapshot().sees
+        now = functools.cache(self._reader.snapshot)  # asked for when there is something to look up
+
+        def visible(xid: int) -> bool:
+            return now().sees(xid)
+
         settled = self._touched.settled(job.table, visible)
         if whole:
             settled = self._touched.unseen(visible) == 0

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from cdc.postgres.chunks import ChunkReader
 from fix_capture import Capture, table_rows
 from fix_stack import NEWEST, a_postgres
 from schemas.change import Op
@@ -212,6 +213,27 @@ def test_a_truncation_spoils_the_chunk_that_was_read_before_it(capture: Capture,
     capture.until_snapshot_done()
     capture.until_caught_up(db)
     assert capture.model.rows("public.item") == [(b"5", b"new")]
+
+
+def test_a_chunk_in_flight_knows_what_it_did_not_see_however_much_is_delivered(
+    capture: Capture, db: Db, pg_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is delivered is forgotten once all see it; the chunk was read before that."""
+    fill(db, 5)
+    monkeypatch.setattr("cdc.snapshot._CROWD", 0)
+    monkeypatch.setattr("cdc.postgres.session._PULL_ROWS", 1)
+    read = ChunkReader.read
+    with psycopg.connect(pg_database) as other:
+
+        def read_meanwhile(self: ChunkReader, *arguments: Any) -> Any:
+            other.execute("UPDATE item SET name = 'new' WHERE id = 3")
+            chunk = read(self, *arguments)
+            other.commit()
+            return chunk
+
+        monkeypatch.setattr(ChunkReader, "read", read_meanwhile)
+        capture.until_snapshot_done()
+    assert capture.model.rows("public.item") == table_rows(db, "SELECT * FROM item")
 
 
 def test_keys_of_several_columns_are_read_in_the_order_of_their_index(
