@@ -35,6 +35,7 @@ from schemas.registry import Registry
 __all__ = ["Committed", "PublishConfig", "Publisher"]
 
 _TRANSACTION_TIMEOUT_MS = 15_000
+_PIECE_ROWS = 2_000
 _log = structlog.get_logger(__name__)
 
 
@@ -92,6 +93,7 @@ class Publisher:
             self._kafka,
             transactional_id=owner,
             transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
+            delivery_report_only_error=True,  # others would stay in memory until the commit
         )
         self._call(self._producer.init_transactions, f"acquiring the transactional id {owner}")
         stored = self._positions.read(name)
@@ -108,19 +110,34 @@ class Publisher:
         """
         now_ms = time.time_ns() // 1_000_000
         out: Messages = {}
-        counted = [(rows, self._routes.encode(rows, now_ms, out)) for rows in batch.rows]
+        counted = [(rows, self._encode(rows, now_ms, out)) for rows in batch.rows]
         progress = self._routes.take_progress()
         if self._boundaries is not None:
             progress += self._note_boundaries(batch, counted, out)
         opened = self._begin()
         opened.oldest_us = opened.oldest_us or _first_commit_us(batch)
+        self._send(out)
+        for entry in (*progress, *batch.progress):
+            opened.progress[entry.key] = entry
+        opened.batch = batch
+
+    def _encode(self, rows: Rows, now_ms: int, out: Messages) -> int:
+        """Encode a run; what is ready goes to the client, which works while we encode the rest."""
+        events = 0
+        for piece in _pieces(rows):
+            events += self._routes.encode(piece, now_ms, out)
+            if sum(len(outgoing.messages) for outgoing in out.values()) >= _PIECE_ROWS:
+                self._send(out)
+        return events
+
+    def _send(self, out: Messages) -> None:
+        """Hand over what was encoded, inside the open transaction."""
+        opened = self._begin()
         for topic, outgoing in out.items():
             self._produce(topic, outgoing)
             opened.rows += len(outgoing.messages)
             opened.bytes += outgoing.bytes
-        for entry in (*progress, *batch.progress):
-            opened.progress[entry.key] = entry
-        opened.batch = batch
+        out.clear()
 
     def _note_boundaries(
         self, batch: Batch, counted: list[tuple[Rows, int]], out: Messages
@@ -228,6 +245,17 @@ def _named(topic: str) -> Iterator[None]:
         raise KafkaUnavailable(f"the producer's queue is full for {topic}") from error
     except KafkaException as error:
         raise kafka_error(error, f"writing to {topic}") from error
+
+
+def _pieces(rows: Rows) -> Iterator[Rows]:
+    """Yield a long run in parts."""
+    if len(rows.items) <= _PIECE_ROWS:
+        yield rows
+        return
+    for start in range(0, len(rows.items), _PIECE_ROWS):
+        part = slice(start, start + _PIECE_ROWS)
+        items, ordinals = rows.items[part], rows.ordinals[part]
+        yield Rows(rows.schema, rows.form, rows.origin, items, ordinals)
 
 
 def _first_commit_us(batch: Batch) -> int:

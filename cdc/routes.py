@@ -67,9 +67,9 @@ class PublishConfig(BaseModel):
     topic_config: dict[str, str] = Field(
         default_factory=dict, description="Topic settings, as `cleanup.policy: compact`"
     )
-    max_rows: int = Field(default=20_000, ge=1, description="Rows of one Kafka transaction")
+    max_rows: int = Field(default=50_000, ge=1, description="Rows of one Kafka transaction")
     max_bytes: int = Field(
-        default=8 * 1024 * 1024, ge=1024, description="Bytes of one Kafka transaction"
+        default=16 * 1024 * 1024, ge=1024, description="Bytes of one Kafka transaction"
     )
     max_ms: int = Field(
         default=500, ge=0, description="Age at which a transaction commits under constant load"
