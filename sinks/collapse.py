@@ -20,11 +20,14 @@ from operator import itemgetter
 from schemas.change import ABSENT, Cell, Stamp
 from schemas.table import TableId, TableSchema
 from sinks.decode import DELETE, TRUNCATE, UPSERT, Event, Key
+from sinks.sql import cells_of
 from sinks.target import Mapped, Step
 
 __all__ = ["collapse", "in_source_order", "runs", "source_order"]
 
 _FIRST = Stamp(-1, -1)
+_Row = list[Cell] | bytes
+"""A row as cells, or whole as a line of COPY text."""
 
 
 class _Keyed:
@@ -33,15 +36,16 @@ class _Keyed:
     def __init__(self, schema: TableSchema) -> None:
         self.schema = schema
         self._truncate = False
-        self._rows: dict[Key, list[Cell] | None] = {}
+        self._rows: dict[Key, _Row | None] = {}
 
     def add(self, event: Event) -> None:
         rows = self._rows
-        if event.kind == UPSERT and event.row is not None:
+        if event.kind == UPSERT:
             if event.old is not None:
                 rows[event.old] = None
             earlier = rows.pop(event.key, None)
-            rows[event.key] = event.row if earlier is None else _filled(event.row, earlier)
+            row = event.row if event.line is None else event.line
+            rows[event.key] = row if earlier is None else _filled(row, earlier)
         elif event.kind == DELETE:
             rows.pop(event.key, None)
             rows[event.key] = None
@@ -50,14 +54,25 @@ class _Keyed:
             self._truncate = True
 
     def mapped(self) -> Mapped:
-        upserts: list[Sequence[Cell]] = [row for row in self._rows.values() if row is not None]
-        deletes: list[Sequence[Cell]] = [key for key, row in self._rows.items() if row is None]
-        return Mapped(self.schema, upserts, deletes, self._truncate)
+        upserts: list[Sequence[Cell]] = []
+        deletes: list[Sequence[Cell]] = []
+        lines: list[bytes] = []
+        for key, row in self._rows.items():
+            if isinstance(row, bytes):
+                lines.append(row)
+            elif row is None:
+                deletes.append(key)
+            else:
+                upserts.append(row)
+        return Mapped(self.schema, upserts, deletes, self._truncate, lines)
 
 
-def _filled(row: list[Cell], earlier: list[Cell]) -> list[Cell]:
-    if ABSENT not in row:
+def _filled(row: _Row | None, earlier: _Row) -> _Row | None:
+    """Return a row in which what it does not carry comes from the one before it."""
+    if row is None or isinstance(row, bytes) or ABSENT not in row:
         return row
+    if isinstance(earlier, bytes):
+        earlier = cells_of(earlier)
     return [old if new is ABSENT else new for new, old in zip(row, earlier, strict=True)]
 
 

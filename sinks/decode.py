@@ -39,9 +39,10 @@ class Event(msgspec.Struct, gc=False):
     """What one record does.
 
     `kind` is one of the constants above. `key` is the target key (of the whole row where the
-    table has none), `row` the target row of an upsert, `old` the key (row) an upsert leaves
-    behind. `stamp` is None for a producer that is not ours. `ts_ms` is the source's commit, ms
-    since 1970; `size` the payload in bytes.
+    table has none), `row` the target row of an upsert or, where nothing of it is absent, `line`:
+    the row as COPY text. `old` is the key (row) an upsert leaves behind. `stamp` is None for a
+    producer that is not ours. `ts_ms` is the source's commit, ms since 1970; `size` the payload
+    in bytes.
     """
 
     kind: int
@@ -55,6 +56,7 @@ class Event(msgspec.Struct, gc=False):
     row: list[Cell] | None = None
     old: Key | None = None
     error: CdcError | None = None
+    line: bytes | None = None
 
 
 def poison(message: Message, size: int, error: CdcError) -> Event:

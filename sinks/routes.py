@@ -12,6 +12,7 @@ from schemas.avro import table_schema
 from schemas.table import TableSchema
 from schemas.wire import schema_id
 from sinks.decode import Decoder, Event, poison
+from sinks.lines import Read, line_reader
 from sinks.mapping import MappedTable, Selection
 
 __all__ = ["Routes", "Schemas"]
@@ -29,32 +30,39 @@ class Routes:
     """Compiles a decoder at the first record of a schema; for one thread.
 
     `applied` are the topics whose changes reached the target before; `tables` are the target
-    tables met so far, each with whether it must be there already.
+    tables met so far, each with whether it must be there already. `lines` says that the target
+    takes rows as lines of COPY text.
     """
 
     def __init__(
-        self, selection: Selection, schemas: Schemas, writers: Callable[[str], int]
+        self,
+        selection: Selection,
+        schemas: Schemas,
+        writers: Callable[[str], int],
+        *,
+        lines: bool = False,
     ) -> None:
         self._selection = selection
         self._writers = writers
         self._schemas = schemas
-        self._decoders: dict[tuple[str, bytes], Decoder] = {}
+        self._lines = lines
+        self._readers: dict[tuple[str, bytes], Read] = {}
         self.applied: set[str] = set()
         self.tables: list[tuple[TableSchema, bool]] = []
 
     def read(self, message: Message, value: bytes) -> Event:
         """Return what `message` does. Raises `errors.ConfigError`, `errors.RegistryUnavailable`."""
         topic = message.topic() or ""
-        decoder = self._decoders.get((topic, value[:5]))
-        if decoder is None:
+        read = self._readers.get((topic, value[:5]))
+        if read is None:
             try:
-                decoder = self._compile(topic, value)
+                read = self._compile(topic, value)
             except (DataError, ValueError, KeyError) as error:
                 wrong = error if isinstance(error, DataError) else _unreadable(error)
                 return poison(message, len(value), wrong)
-        return decoder.read(message, value)
+        return read(message, value)
 
-    def _compile(self, topic: str, value: bytes) -> Decoder:
+    def _compile(self, topic: str, value: bytes) -> Read:
         envelope = self._schemas.get(schema_id(value))
         table = self._selection.find(topic)
         if table is None:
@@ -68,9 +76,10 @@ class Routes:
                 hint="Set `workers: 1` for this sink, or add the topic's key columns to the key.",
             )
         decoder = Decoder(envelope, bound)
-        self._decoders[topic, value[:5]] = decoder
+        read = line_reader(envelope, bound, decoder) if self._lines else decoder.read
+        self._readers[topic, value[:5]] = read
         self.tables.append((decoder.schema, topic in self.applied))
-        return decoder
+        return read
 
 
 def _unreadable(error: Exception) -> DataError:

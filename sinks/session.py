@@ -40,7 +40,9 @@ class Session:
     def __init__(self, job: SinkJob) -> None:
         self._job = job
         self._target = job.target()
-        self._routes = Routes(job.selection, job.schemas, self._writers)
+        self._routes = Routes(
+            job.selection, job.schemas, self._writers, lines=self._target.takes_lines
+        )
         self._topics = Topics(job.kafka, lambda name: job.selection.find(name) is not None)
         group = f"{job.context.pipeline}.sink.{job.context.name}"
         self._intake = Intake(job.kafka, group, self._routes)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from schemas.change import Cell
-from schemas.table import TableSchema
+from schemas.forms import read_copy
 
-__all__ = ["line_writer", "parents_first"]
+__all__ = ["cells_of", "escaped", "line_of", "parents_first"]
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -24,49 +24,36 @@ _ESCAPED = {
     b"\t": b"\\t",
     b"\v": b"\\v",
 }
-_PLAIN = frozenset(
-    {
-        "boolean",
-        "int16",
-        "int32",
-        "int64",
-        "float32",
-        "float64",
-        "decimal",
-        "date",
-        "time",
-        "timestamp",
-        "timestamptz",
-        "uuid",
-    }
-)
-"""Logical types whose text never holds a character that COPY escapes."""
 
 
-def _escape(cell: bytes) -> bytes:
+def escaped(cell: bytes) -> bytes:
+    """Return a cell as a field of COPY text.
+
+    Source: PostgreSQL 18 manual, "COPY, Text Format".
+    """
     if _UNSAFE.search(cell) is None:
         return cell
     return _UNSAFE.sub(lambda found: _ESCAPED[found[0]], cell)
 
 
-def line_writer(schema: TableSchema) -> Callable[[Sequence[Cell]], bytes]:
-    """Return rows of `schema` → fields of COPY text, joined by tabs, without a newline.
+def line_of(row: Sequence[Cell]) -> bytes:
+    """Return a row as COPY text: its fields joined by tabs, without a newline.
 
-    Raises `TypeError` for a row with an absent value: the caller then takes the longer way.
-    Source: PostgreSQL 18 manual, "COPY, Text Format".
+    Every cell is searched, whatever its type: a cast leaves text as it is, and what COPY would
+    take for the end of a line or a field must not come from a value. Raises `TypeError` for a row
+    with an absent value: the caller then takes the longer way.
     """
-    texts = [n for n, column in enumerate(schema.columns) if column.type.logical not in _PLAIN]
     search = _UNSAFE.search
+    cells: Any = row  # an absent value is none that a pattern can be looked for in
+    return b"\t".join(
+        b"\\N" if cell is None else cell if search(cell) is None else escaped(cell)
+        for cell in cells
+    )
 
-    def write(row: Sequence[Cell]) -> bytes:
-        cells = [b"\\N" if cell is None else cell for cell in row]
-        for place in texts:
-            cell = row[place]
-            if cell is not None and search(cell) is not None:  # type: ignore[arg-type]
-                cells[place] = _escape(cell)  # type: ignore[arg-type]
-        return b"\t".join(cells)  # type: ignore[arg-type]
 
-    return write
+def cells_of(line: bytes) -> list[Cell]:
+    """Return the row that `line_of` was given."""
+    return list(read_copy(line).after or ())
 
 
 def parents_first(tables: Iterable[_T], parents: Mapping[_T, Iterable[_T]]) -> list[_T]:

@@ -98,6 +98,8 @@ class Mapped(msgspec.Struct):
     `schema` is the target's: names, types and key after mapping. `upserts` are whole rows in
     column order, in which ABSENT leaves that column alone; `deletes` are key values in key
     order. A row whose key changed is in both: its old key in `deletes`, itself in `upserts`.
+    `lines` are further upserts, as COPY text without a newline (`sinks.sql.cells_of` reads them);
+    only a target that `takes_lines` gets any.
     For a table without a key `upserts` are inserts and `deletes` whole rows, one match each.
     `truncate` empties the table before anything else of this step.
     """
@@ -106,6 +108,7 @@ class Mapped(msgspec.Struct):
     upserts: list[Sequence[Cell]]
     deletes: list[Sequence[Cell]]
     truncate: bool = False
+    lines: Sequence[bytes] = ()
 
 
 Step = Sequence[Mapped]
@@ -115,6 +118,8 @@ iterable that may be read once: a large source transaction is never whole in mem
 
 class Target(Protocol):
     """See the module's text. Every method may raise `errors.Unavailable` or `errors.Stop`."""
+
+    takes_lines: bool
 
     def open(self) -> None:
         """Connect, create the cursor table where it is missing, check what can be checked."""

@@ -7,8 +7,8 @@
                      UPDATE … FROM stage                      per pattern of absent columns (R6)
 
 Staging is one temporary table per version of a table. Its columns are c0, c1, …, typed as the
-target's, so that COPY judges every value; `step`, `n` and `kind` say when, in which order and how
-a row is used.
+target's, so that COPY judges every value; `step` and `kind` say when and how a row is used. It is
+read in the order it was written: nobody else writes there, and a scan of it is never shared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from schemas.change import ABSENT, Cell
 from schemas.table import TableSchema
 from sinks.postgres.catalog import Existing
 from sinks.postgres.statements import DELETE, FIRST_PATTERN, WHOLE, Statements
-from sinks.sql import line_writer
+from sinks.sql import line_of
 from sinks.target import Mapped
 
 __all__ = ["Staged", "StagedTable"]
@@ -31,6 +31,8 @@ __all__ = ["Staged", "StagedTable"]
 Connection = psycopg.Connection[Any]
 
 _FLUSH_BYTES = 256 * 1024
+_SLICE = 1000
+"""Lines joined for one write."""
 
 
 class Staged:
@@ -52,12 +54,10 @@ class StagedTable:
         self.schema = schema
         self.existing = existing
         self._statements = Statements(number, schema, existing)
-        self._line = line_writer(schema)
         self._key = schema.key_indexes()
         self._kinds: dict[tuple[int, ...], int] = {}
-        self._lines: list[bytes] = []
+        self._queue: list[tuple[bytes, Sequence[bytes]]] = []
         self._bytes = 0
-        self._n = 0
 
     def create(self, connection: Connection) -> None:
         """Make the staging table; it lives as long as the session."""
@@ -66,32 +66,35 @@ class StagedTable:
     def stage(self, connection: Connection, mapped: Mapped, step: int) -> Staged:
         """Queue the rows of `mapped`, and copy what has gathered when it is much."""
         staged = Staged(self, step, mapped)
-        for key in mapped.deletes:
-            self._put(step, DELETE, self._line(self._spread(key)))
+        self._put(step, DELETE, [line_of(self._spread(key)) for key in mapped.deletes])
+        lines = []
         for row in mapped.upserts:
             try:
-                line = self._line(row)
+                lines.append(line_of(row))
             except TypeError:
                 self._put_partial(staged, row)
-            else:
-                staged.upserts += 1
-                self._put(step, WHOLE, line)
+        for whole in (mapped.lines, lines):
+            staged.upserts += len(whole)
+            self._put(step, WHOLE, whole)
         if self._bytes >= _FLUSH_BYTES:
             self.flush(connection)
         return staged
 
     def flush(self, connection: Connection) -> None:
         """Copy what is queued into staging."""
-        if not self._lines:
+        if not self._queue:
             return
-        data = b"".join(self._lines)
+        queue = self._queue
         self.forget()
         with connection.cursor() as cursor, cursor.copy(self._statements.copy()) as copy:
-            copy.write(data)
+            for prefix, lines in queue:
+                between = b"\n" + prefix
+                for at in range(0, len(lines), _SLICE):
+                    copy.write(prefix + between.join(lines[at : at + _SLICE]) + b"\n")
 
     def forget(self) -> None:
         """Drop what is queued."""
-        self._lines, self._bytes = [], 0
+        self._queue, self._bytes = [], 0
 
     def index(self, connection: Connection) -> None:
         """Make many small steps cheap: each then finds its rows without reading all."""
@@ -138,9 +141,9 @@ class StagedTable:
             raise DataError(f"a row of {self.schema.table} cannot be found: its key was not sent")
         kind = self._kinds.setdefault(absent, FIRST_PATTERN + len(self._kinds))
         staged.partial[absent] = staged.partial.get(absent, 0) + 1
-        self._put(staged.step, kind, self._line([None if c is ABSENT else c for c in row]))
+        self._put(staged.step, kind, [line_of([None if c is ABSENT else c for c in row])])
 
-    def _put(self, step: int, kind: int, line: bytes) -> None:
-        self._n += 1
-        self._lines.append(b"%d\t%d\t%d\t%s\n" % (step, self._n, kind, line))
-        self._bytes += len(line)
+    def _put(self, step: int, kind: int, lines: Sequence[bytes]) -> None:
+        if lines:
+            self._queue.append((b"%d\t%d\t" % (step, kind), lines))
+            self._bytes += sum(map(len, lines))

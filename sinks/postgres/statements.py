@@ -55,8 +55,7 @@ class Statements:
             for n, name in enumerate(self._columns)
         ]
         return sql.SQL(
-            "CREATE TEMP TABLE {} (step integer, n integer, kind smallint, {}) "
-            "ON COMMIT DELETE ROWS"
+            "CREATE TEMP TABLE {} (step integer, kind smallint, {}) ON COMMIT DELETE ROWS"
         ).format(self._stage, _comma(columns))
 
     def index_stage(self) -> sql.Composed:
@@ -77,7 +76,7 @@ class Statements:
         places = [n for n, name in enumerate(self._columns) if not self._existing[name].generated]
         always = any(self._existing[name].identity_always for name in self._columns)
         overriding = sql.SQL("OVERRIDING SYSTEM VALUE " if always else "")
-        return sql.SQL("INSERT INTO {} ({}) {}SELECT {} FROM {} WHERE {} ORDER BY n{}").format(
+        return sql.SQL("INSERT INTO {} ({}) {}SELECT {} FROM {} WHERE {}{}").format(
             self._target,
             _comma([self._names[n] for n in places]),
             overriding,

@@ -87,6 +87,8 @@ def create(context: Context, config: Config) -> PostgresTarget:
 class PostgresTarget:
     """See `sinks.target.Target`. One connection, one thread at a time."""
 
+    takes_lines = True
+
     def __init__(self, context: Context, config: Config) -> None:
         self._config = config
         self._application = f"tailrace/{context.pipeline}/sink/{context.name}"

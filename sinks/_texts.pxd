@@ -1,0 +1,208 @@
+"""Values as Avro holds them → the text PostgreSQL prints, with the escapes of COPY.
+
+`schemas.types` is the reference. A writer returns False for a value that has no such text; rare
+floats and decimals go through `decode`, which is the reference itself.
+Source of the escapes: PostgreSQL 18 manual, "COPY, Text Format".
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint64_t, uint8_t
+from libc.string cimport memcpy
+
+from schemas._buffer cimport Buffer, put_raw, reserve
+from sinks._avro cimport DATE, TIME, TIMESTAMPTZ, Cell
+
+cdef extern from "Python.h":
+    char *PyOS_double_to_string(double value, char code, int precision, int flags, int *kind)
+    void PyMem_Free(void *place)
+
+cdef enum:
+    DAY_US = 86_400_000_000
+    FIRST_DAY = -719_162  # 0001-01-01
+    LAST_DAY = 2_932_896  # 9999-12-31
+
+
+cdef inline int put_object(Buffer *out, bytes data) except -1:
+    return put_raw(out, <const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+
+cdef inline int put_integer(Buffer *out, int64_t value, int scale) except -1:
+    """Write a number; `scale` of its digits stand behind the point."""
+    cdef char *end = <char *>reserve(out, 64 + scale) + 40 + scale
+    cdef char *at = end
+    cdef uint64_t rest = <uint64_t>value if value >= 0 else 0 - <uint64_t>value
+    cdef int digits = 0
+    while rest or digits <= scale:
+        if scale and digits == scale:
+            at -= 1
+            at[0] = c"."
+        at -= 1
+        at[0] = <char>(48 + rest % 10)
+        rest = rest // 10
+        digits += 1
+    if value < 0:
+        at -= 1
+        at[0] = c"-"
+    cdef Py_ssize_t length = end - at
+    cdef Py_ssize_t place = 0
+    cdef char *start = <char *>out.data + out.size
+    while place < length:
+        start[place] = at[place]
+        place += 1
+    out.size += length
+    return 0
+
+
+cdef inline char *digits_of(char *at, int64_t value, int count) noexcept nogil:
+    cdef int place = count - 1
+    while place >= 0:
+        at[place] = <char>(48 + value % 10)
+        value = value // 10
+        place -= 1
+    return at + count
+
+
+@cython.cdivision(True)
+cdef inline char *put_day(char *at, int64_t day) noexcept nogil:
+    """Write an ISO date: days since 1970 → civil (H. Hinnant, "chrono-Compatible Algorithms")."""
+    cdef int64_t shifted = day + 719_468  # positive from the year 1 on
+    cdef int64_t era = shifted // 146_097
+    cdef int64_t in_era = shifted - era * 146_097
+    cdef int64_t year_of = (
+        in_era - in_era // 1460 + in_era // 36_524 - in_era // 146_096
+    ) // 365
+    cdef int64_t in_year = in_era - (365 * year_of + year_of // 4 - year_of // 100)
+    cdef int64_t month_of = (5 * in_year + 2) // 153
+    cdef int64_t month = month_of + 3 if month_of < 10 else month_of - 9
+    at = digits_of(at, year_of + era * 400 + (1 if month <= 2 else 0), 4)
+    at[0] = c"-"
+    at = digits_of(at + 1, month, 2)
+    at[0] = c"-"
+    return digits_of(at + 1, in_year - (153 * month_of + 2) // 5 + 1, 2)
+
+
+@cython.cdivision(True)
+cdef inline char *put_clock(char *at, int64_t micros) noexcept nogil:
+    cdef int64_t second = micros // 1_000_000
+    cdef int64_t rest = micros - second * 1_000_000
+    at = digits_of(at, second // 3600, 2)
+    at[0] = c":"
+    at = digits_of(at + 1, second // 60 % 60, 2)
+    at[0] = c":"
+    at = digits_of(at + 1, second % 60, 2)
+    if rest:
+        at[0] = c"."
+        at = digits_of(at + 1, rest, 6)
+        while (at - 1)[0] == c"0":
+            at -= 1
+    return at
+
+
+cdef inline bint put_moment(Buffer *out, int kind, int64_t value) except -1:
+    """Write a date, a time or a moment; decline what the plain reader refuses."""
+    cdef char *start = <char *>reserve(out, 40)
+    cdef char *at = start
+    cdef int64_t day = value
+    if kind == TIME:
+        if not 0 <= value < DAY_US:
+            return False
+        at = put_clock(at, value)
+    else:
+        if kind != DATE:
+            day = value // DAY_US
+        if not FIRST_DAY <= day <= LAST_DAY:
+            return False
+        at = put_day(at, day)
+        if kind != DATE:
+            at[0] = c" "
+            at = put_clock(at + 1, value - day * DAY_US)
+        if kind == TIMESTAMPTZ:
+            memcpy(at, b"+00", 3)
+            at += 3
+    out.size += at - start
+    return True
+
+
+cdef inline int put_float(Buffer *out, Cell *cell, object decode) except -1:
+    """Write a float8; `repr` gives the digits of the usual ones (`schemas.floats`)."""
+    cdef double value
+    cdef char *text
+    cdef Py_ssize_t length = 0
+    memcpy(&value, cell.at, 8)
+    if not -1e15 < value < 1e15:
+        return put_object(out, decode(value))
+    text = PyOS_double_to_string(value, c"r", 0, 0, NULL)
+    if text == NULL:
+        raise MemoryError
+    while text[length]:
+        length += 1
+    try:
+        return put_raw(out, <const unsigned char *>text, length)
+    finally:
+        PyMem_Free(text)
+
+
+cdef inline int put_float32(Buffer *out, Cell *cell, object decode) except -1:
+    cdef float value
+    memcpy(&value, cell.at, 4)
+    if value and -1e6 < value < 1e6 and <float><int64_t>value == value:
+        return put_integer(out, <int64_t>value, 0)
+    return put_object(out, decode(<double>value))
+
+
+cdef inline int put_decimal(Buffer *out, Cell *cell, int scale, object decode) except -1:
+    cdef int64_t number
+    cdef int64_t place
+    if not 0 < cell.number <= 8:
+        return put_object(out, decode(<bytes>cell.at[:cell.number]))
+    number = -1 if cell.at[0] & 0x80 else 0
+    for place in range(cell.number):
+        number = <int64_t>(<uint64_t>number << 8 | cell.at[place])
+    return put_integer(out, number, scale)
+
+
+cdef inline int put_hex(Buffer *out, Cell *cell, bint escaped) except -1:
+    cdef char *at = <char *>reserve(out, 2 * cell.number + 3)
+    cdef const char *letters = b"0123456789abcdef"
+    cdef int64_t place
+    cdef char *start = at
+    if escaped:
+        at[0] = c"\\"
+        at += 1
+    at[0], at[1] = c"\\", c"x"
+    at += 2
+    for place in range(cell.number):
+        at[0] = letters[cell.at[place] >> 4]
+        at[1] = letters[cell.at[place] & 15]
+        at += 2
+    out.size += at - start
+    return 0
+
+
+cdef inline char escape_of(uint8_t letter) noexcept:
+    """Return what stands behind the backslash, 0 for a letter that needs none."""
+    if letter == c"\\":
+        return c"\\"
+    return b"btnvfr"[letter - 8] if 8 <= letter <= 13 else 0
+
+
+cdef inline int put_text(Buffer *out, Cell *cell) except -1:
+    """Write text with the escapes of COPY (PostgreSQL 18 manual, "COPY, Text Format")."""
+    cdef char *start = <char *>reserve(out, 2 * cell.number)
+    cdef char *at = start
+    cdef const uint8_t *place = cell.at
+    cdef const uint8_t *end = cell.at + cell.number
+    cdef char letter
+    while place < end:
+        letter = escape_of(place[0])
+        if letter:
+            at[0] = c"\\"
+            at[1] = letter
+            at += 2
+        else:
+            at[0] = <char>place[0]
+            at += 1
+        place += 1
+    out.size += at - start
+    return 0
