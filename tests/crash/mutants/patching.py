@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["PATCHES", "PatchError", "copy_of_code", "patched"]
+__all__ = ["PATCHES", "ROOT", "PatchError", "copy_of_code", "patched"]
 
 PATCHES = Path(__file__).with_name("patches")
 ROOT = Path(__file__).parents[3]
@@ -51,16 +51,23 @@ def patched(texts: dict[str, str], patch: str, name: str) -> dict[str, str]:
     return out
 
 
-def copy_of_code(folder: Path, name: str = "") -> Path:
-    """Copy the three packages into `folder`, apply the patch called `name`, return the folder."""
+def copy_of_code(folder: Path, name: str = "", code: Path = ROOT) -> Path:
+    """Copy the three packages of `code` into `folder` and apply the patch called `name`.
+
+    Raises `PatchError` when it does not fit. What was compiled stays behind: bugs are put into
+    Python.
+    """
     for package in PACKAGES:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / package, folder / package, ignore=ignored)
+        ignored = shutil.ignore_patterns("*.so", "*.c")
+        shutil.copytree(code / package, folder / package, ignore=ignored)
     if name:
         patch = (PATCHES / f"{name}.patch").read_text(encoding="utf-8")
         files = {file for file, _, _ in hunks(patch)}
         texts = {file: (folder / file).read_text(encoding="utf-8") for file in files}
         for file, text in patched(texts, patch, name).items():
             compile(text, file, "exec")
-            (folder / file).write_text(text, encoding="utf-8")
+            place = folder / file
+            place.write_text(text, encoding="utf-8")
+            for stale in place.parent.glob(f"__pycache__/{place.stem}.*.pyc"):
+                stale.unlink()
     return folder
