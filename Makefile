@@ -8,10 +8,10 @@ PIN     = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-v
           --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: env compile demo test lint bench storm size differential lock clean help
+.PHONY: env compile demo test lint bench bench-smoke readme storm size differential lock clean help
 
 help: ## show the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 env: $(STAMP) ## build .venv from the lock
 
@@ -31,11 +31,21 @@ lint: $(STAMP) ## ruff, cython-lint and mypy
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length 100 schemas sinks
 	$(BIN)/mypy
 
-bench: $(STAMP) ## measure the demo pipeline and print rows per second
+bench: compile ## measure ours, Debezium and the servers' limit side by side (20 min); ARGS="--paths stream"
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/bench/run.py $(ARGS)
+
+bench-smoke: compile ## see that the bench runs: few rows, no peers
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/bench/run.py --smoke
+
+readme: $(STAMP) ## keep what was measured, and write the README's sections that are made of it
+	@test ! -e build/bench.json || PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/bench/section.py build/bench.json
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/readme.py
 
 storm: $(STAMP) ## kill workers at random under load and check what survived
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/storm.py $(ARGS)
+
+mutants: $(STAMP) ## put eighteen bugs into copies of the code and see the checker name each
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/mutants/run.py $(ARGS)
 
 size: $(STAMP) ## one transaction of 1 GiB, 2 GiB of foreign log, 10,000 tables: each with its bar
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/size/run.py $(ARGS)
