@@ -1,80 +1,221 @@
-"""What a storm does to the processes: SIGKILL of workers and servers, and a worker frozen.
+"""What a storm does: to workers, to servers, to the lines between them, and to what they lean on.
 
-A server that is killed comes back on its port and its data after a moment. A frozen worker keeps
-its connections and its transactional id, and goes on as if nothing had happened 20 s later: by
-then the broker has aborted its transaction and PostgreSQL has ended its walsender.
+A misfortune is `VERB VICTIM`. A server that is killed comes back on its port and its data after a
+moment. Several lanes bring misfortunes at the same time; each victim belongs to one lane, so that
+no two meet in one process.
 """
 
 from __future__ import annotations
 
 import random
+import resource
 import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psutil
+import psycopg
 
-from cdc.local import LocalStack
-from cdc.local.process import Server, end_of_log
-from fix_pipeline import wait_until
+from cdc.local.process import Server
+from crash.crew import Worker, fenced
+from crash.evidence import Anomaly
+from crash.scenario import Scenario
+from crash.stage import SINKER
 
-FROZEN_S = 20.0
-WORKERS = {"source": ("source", "bank"), "sink one": ("sink", "one"), "sink two": ("sink", "two")}
+FENCED_S = 30.0
+START_S = 60.0
+REACHED_S = 20.0
 
 
 class Misfortunes:
-    """Brings each misfortune by its name, and counts what really happened."""
+    """Brings each misfortune by its name, counts what really happened and how many died."""
 
-    def __init__(self, stack: LocalStack, workers: Server, chance: random.Random) -> None:
-        self._workers = workers
-        self._random = chance
-        self._servers = {"broker": stack.kafka.server, "postgres": stack.postgres.server}
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        self._scenario = scenario
+        self._stage = scenario.stage
+        self._random = random.Random(seed)  # noqa: S311 - a storm must repeat
+        self._servers: dict[str, Server] = {
+            "broker": self._stage.kafka.server,
+            "registry": self._stage.registry.server,
+            "source": self._stage.source.server,
+            "target": self._stage.target.server,
+        }
+        self._lock = threading.Lock()
         self.happened: Counter[str] = Counter()
+        self.kills = 0
 
     def bring(self, name: str) -> None:
-        """Let `kill NAME` or `freeze NAME` happen, a random moment from now."""
+        """Let it happen, a random moment from now."""
         verb, _, victim = name.partition(" ")
-        time.sleep(self._random.uniform(0.2, 1.5))
+        acts: dict[str, Callable[[str], bool]] = {
+            "kill": self._kill,
+            "freeze": self._freeze,
+            "replace": self._replace,
+            "usurp": self._usurp,
+            "failpoint": self._failpoint,
+            "cut": self._cut,
+            "stall": self._stall,
+            "slow": self._slow,
+            "errors": self._errors,
+            "full": self._full,
+            "crowd": self._crowd,
+            "rebalance": self._rebalance,
+        }
+        if acts[verb](victim):
+            with self._lock:
+                self.happened[name] += 1
+
+    def _pause(self, least: float, most: float) -> None:
+        time.sleep(self._random.uniform(least, most))
+
+    def _worker(self, victim: str) -> Worker:
+        """Wait until the worker's process has been there for a moment and return its seat."""
+        worker = self._scenario.crew.workers[victim]
+        deadline = time.monotonic() + START_S
+        while worker.process is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._pause(0.8, 3.0)
+        return worker
+
+    def _died(self) -> bool:
+        with self._lock:
+            self.kills += 1
+        return True
+
+    def _kill(self, victim: str) -> bool:
         if victim in self._servers:
-            self._kill_server(self._servers[victim])
-            self.happened[name] += 1
-            return
-        worker = self._worker(victim)
-        time.sleep(self._random.uniform(0.0, 3.0))
-        if worker.is_running():
-            self._act(verb)(worker)
-            self.happened[name] += 1
+            return self._kill_server(self._servers[victim])
+        return self._worker(victim).send(signal.SIGKILL) and self._died()
 
-    def _act(self, verb: str) -> Callable[[psutil.Process], None]:
-        return {"kill": psutil.Process.kill, "freeze": _freeze}[verb]
-
-    def _kill_server(self, server: Server) -> None:
-        time.sleep(self._random.uniform(0.0, 3.0))
+    def _kill_server(self, server: Server) -> bool:
+        self._pause(1.0, 4.0)
         server.kill()
-        time.sleep(self._random.uniform(0.0, 2.0))
+        self._pause(0.0, 1.5)
         server.start()
+        return self._died()
 
-    def _worker(self, victim: str) -> psutil.Process:
-        """Wait for the worker and return its process."""
+    def _failpoint(self, point: str) -> bool:
+        """Start a worker that kills itself at a named point; True when it died there."""
+        name, _, victim = point.partition("@")
+        worker = self._worker(victim)
+        before = worker.ended[-signal.SIGKILL]
+        worker.failpoints = f"{name}=kill:{self._random.choice((1, 2, 5))}"
+        worker.send(signal.SIGKILL)
+        deadline = time.monotonic() + REACHED_S
+        while worker.ended[-signal.SIGKILL] < before + 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._died()
+        return worker.ended[-signal.SIGKILL] >= before + 2 and self._died()
 
-        def running() -> psutil.Process | None:
-            assert self._workers.running, end_of_log(self._workers.log)
-            for process in psutil.Process(self._workers.pid).children(recursive=True):
-                try:
-                    if all(word in process.cmdline() for word in WORKERS[victim]):
-                        return process
-                except psutil.NoSuchProcess:
-                    continue
-            return None
+    def _freeze(self, victim: str) -> bool:
+        """SIGSTOP, and SIGCONT when others have given it up: connections stay open meanwhile."""
+        if victim in self._servers:
+            server = self._servers[victim]
+            server.pause()
+            self._pause(1.0, 6.0)
+            server.resume()
+            return True
+        worker = self._worker(victim)
+        stopped = worker.send(signal.SIGSTOP)
+        self._pause(6.0, 9.0)
+        worker.send(signal.SIGCONT)
+        return stopped
 
-        found: psutil.Process = wait_until(running, f"{victim} to run", 60)
-        return found
+    def _replace(self, victim: str) -> bool:
+        """Freeze an owner, start its replacement, then let the frozen one go on."""
+        worker = self._worker(victim)
+        if not worker.send(signal.SIGSTOP):
+            return False
+        old = worker.swap()
+        self._pause(4.0, 8.0)
+        if old is None:
+            return False
+        old.send_signal(signal.SIGCONT)
+        self._judge(victim, fenced(old, FENCED_S))
+        return True
 
+    def _usurp(self, victim: str) -> bool:
+        """Start a second owner of a source while the first is at work."""
+        old = self._worker(victim).swap()
+        if old is None:
+            return False
+        self._judge(victim, fenced(old, FENCED_S))
+        return True
 
-def _freeze(worker: psutil.Process) -> None:
-    worker.send_signal(signal.SIGSTOP)
-    try:
-        time.sleep(FROZEN_S)
-    finally:
-        worker.send_signal(signal.SIGCONT)
+    def _judge(self, victim: str, wrong: str) -> None:
+        if wrong:
+            self._scenario.observed.append(Anomaly("fencing", f"{victim}: {wrong}"))
+
+    def _cut(self, victim: str) -> bool:
+        with self._healed(victim):
+            self._stage.proxies[victim].cut()
+            self._pause(0.2, 3.0)
+        return True
+
+    def _stall(self, victim: str) -> bool:
+        with self._healed(victim):
+            self._stage.proxies[victim].stall()
+            self._pause(1.0, 6.0)
+        return True
+
+    def _slow(self, victim: str) -> bool:
+        with self._healed(victim):
+            self._stage.proxies[victim].slow(200_000)
+            self._pause(2.0, 5.0)
+        return True
+
+    def _errors(self, victim: str) -> bool:
+        with self._healed(victim):
+            self._stage.proxies[victim].answer_500()
+            self._pause(2.0, 5.0)
+        return True
+
+    @contextmanager
+    def _healed(self, victim: str) -> Iterator[None]:
+        self._pause(0.5, 2.0)
+        try:
+            yield
+        finally:
+            self._stage.proxies[victim].heal()
+
+    def _full(self, victim: str) -> bool:
+        """Let no file grow: the broker's disk refuses writes, and it gives up; then there is room.
+
+        A limit on file sizes works for every user, and on the running process.
+        """
+        server = self._servers[victim]
+        assert server.pid is not None
+        process = psutil.Process(server.pid)
+        process.rlimit(psutil.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        deadline = time.monotonic() + 20
+        while server.running and time.monotonic() < deadline:
+            time.sleep(0.05)
+        gave_up = not server.running
+        if gave_up:
+            server.wait(1)
+            server.start()
+        else:
+            process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        return True
+
+    def _crowd(self, _victim: str) -> bool:
+        """Leave the sinks no connection to the target, and end those they have."""
+        with psycopg.connect(self._stage.target.url, autocommit=True) as connection:
+            connection.execute(f"alter role {SINKER} connection limit 0")
+            ending = "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s"
+            connection.execute(ending, (SINKER,))
+            self._pause(1.0, 4.0)
+            connection.execute(f"alter role {SINKER} connection limit -1")
+        return True
+
+    def _rebalance(self, sink: str) -> bool:
+        """Let one more worker join the sink's group and leave it again, in mid-batch."""
+        arguments = ["sink", sink, "--worker", "9"]
+        process = self._scenario.launch.start(arguments, f"sink/{sink}/9")
+        self._pause(4.0, 7.0)
+        process.kill()
+        process.wait()
+        return self._died()

@@ -1,71 +1,94 @@
-"""A storm: real servers, a pipeline under `cdc run`, writers, and misfortunes at random.
+"""A storm: real servers, one load captured in two layouts, misfortunes in lanes, and the checker.
 
-python tests/crash/storm.py --changes 200000 --source-kills 10 --sink-kills 5 \
-    --broker-kills 3 --postgres-kills 3 --freezes 2
+python tests/crash/storm.py --kills 50 --changes 120000 --seconds 150
+
+The same load is captured twice: with one partition per table and one worker, and with four
+partitions and three workers. A kill is a SIGKILL of a worker or of a server.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import psycopg
-
-from cdc.kafka import KafkaConfig
-from cdc.local import LocalStack
-from cdc.local.process import Command, Server, end_of_log
-from cdc.status import StatusReader
-from crash.checker import TopicReader, check_sum, check_target, check_topics, journal
+from cdc.failpoints import FAILPOINTS
+from crash.checker import INVARIANTS, check
+from crash.deeds import Deeds
+from crash.evidence import Anomaly, Evidence
 from crash.misfortunes import Misfortunes
-from crash.workload import TABLES, Writer
-from fix_pipeline import Pipeline, wait_until
+from crash.scenario import ROOT, SINGLE, SPREAD, Scenario, Setting
+from crash.stage import Stage
+from crash.workload import Writer
 
-HERE = Path(__file__).parent
-
-CONFIG = """
-pipeline: storm
-kafka: {bootstrap: "%(kafka)s", registry: "%(registry)s"}
-sources:
-  bank: {type: postgres, url: "%(source)s", tables: ["public.*"]}
-sinks:
-  one: {type: postgres, url: "%(one)s", tables: ["bank.public.*"]}
-  two: {type: postgres, url: "%(two)s", tables: ["bank.public.*"]}
-"""
+LANES = ("source/bank", "source/quad", "sink/one", "sink/four/0", "sink/four/1", "sink/four/2")
+WEATHER = (
+    *("kill broker", "kill source", "kill target", "kill registry"),
+    *("freeze broker", "freeze source", "freeze target", "freeze registry"),
+    *(f"{what} {where}" for what in ("cut", "stall", "slow") for where in ("broker", "target")),
+    *("cut source", "stall source", "slow source", "errors registry"),
+    *("full broker", "crowd target", "rebalance four"),
+)
+SPECIALS = (
+    *("replace source/bank", "usurp source/quad", "freeze sink/one"),
+    *("freeze source/quad", "usurp source/bank", "freeze sink/four/1", "replace source/quad"),
+)
 
 
 @dataclass
 class Plan:
-    """How much, and how rough."""
+    """How much, how rough, and how long at least; `weather` is what befalls servers and lines."""
 
-    changes: int = 40_000
-    source_kills: int = 4
-    sink_kills: int = 2
-    broker_kills: int = 0
-    postgres_kills: int = 0
-    freezes: int = 0
+    kills: int = 50
+    changes: int = 120_000
+    seconds: int = 120
+    weather: int = 10
+    specials: int = 3
+    failpoints: bool = True
     writers: int = 4
     seed: int = 1
-    settle_s: float = 120.0
+    settle_s: float = 150.0
+    code: Path = ROOT
 
-    def misfortunes(self) -> list[str]:
-        """Return what is to happen; one of `freezes` is one of the source and one of a sink."""
-        return [
-            *["kill source"] * self.source_kills,
-            *["kill sink one", "kill sink two"] * self.sink_kills,
-            *["kill broker"] * self.broker_kills,
-            *["kill postgres"] * self.postgres_kills,
-            *["freeze source", "freeze sink one"] * self.freezes,
-        ]
+    def lanes(self) -> dict[str, list[str]]:
+        """Return what each lane brings, in order; the last is the weather's."""
+        chance = random.Random(self.seed)  # noqa: S311 - a storm must repeat
+        weather = list(WEATHER[:4])
+        while len(weather) < self.weather:
+            rest = list(WEATHER[4:])
+            chance.shuffle(rest)
+            weather += rest
+        weather = weather[: self.weather]
+        dying = sum(name.startswith(("kill", "rebalance")) for name in weather)
+        points = self._points() if self.failpoints else []
+        left = self.kills - dying - 2 * len(points)
+        lanes = {lane: [f"kill {lane}"] * (-(-left // len(LANES))) for lane in LANES}
+        for point in points:
+            lanes[point.partition("@")[2]].append(point)
+        for number in range(self.specials):
+            special = SPECIALS[number % len(SPECIALS)]
+            lanes[special.partition(" ")[2]].append(special)
+        for names in (*lanes.values(), weather):
+            chance.shuffle(names)
+        return {**lanes, "weather": weather}
+
+    def _points(self) -> list[str]:
+        out = []
+        for number, point in enumerate(FAILPOINTS):
+            of_sink = point.startswith("sink.")
+            victim = ("sink/four/0", "sink/one") if of_sink else ("source/bank", "source/quad")
+            # Only several workers have a barrier to release.
+            chosen = victim[0 if point == "sink.before_release" else number % 2]
+            out.append(f"failpoint {point}@{chosen}")
+        return out
 
 
 @dataclass
@@ -74,166 +97,132 @@ class Report:
 
     changes: int = 0
     events: int = 0
+    kills: int = 0
     misfortunes: Counter[str] = field(default_factory=Counter)
-    sum_reads: int = 0
+    deeds: Counter[str] = field(default_factory=Counter)
+    looks: int = 0
+    slot_samples: int = 0
     dead: int = 0
     seconds: float = 0.0
-    broken: list[str] = field(default_factory=list)
+    broken: list[Anomaly] = field(default_factory=list)
+
+    def verdicts(self) -> dict[str, int]:
+        """Return how often each invariant was found broken."""
+        found = Counter(anomaly.invariant for anomaly in self.broken)
+        return {name: found[name] for name in INVARIANTS}
 
     def lines(self) -> Iterator[str]:
         yield f"changes committed at the source   {self.changes:>10,}"
         yield f"events read from the topics       {self.events:>10,}"
-        for name, times in sorted(self.misfortunes.items()):
-            yield f"{name:<33} {times:>10,}"
-        yield f"reads of the bank's sum           {self.sum_reads:>10,}"
+        yield f"processes killed                  {self.kills:>10,}"
+        for name, times in sorted((self.misfortunes + self.deeds).items()):
+            yield f"  {name:<31} {times:>10,}"
+        yield f"looks at the targets              {self.looks:>10,}"
+        yield f"looks at the slots                {self.slot_samples:>10,}"
         yield f"dead letters                      {self.dead:>10,}"
         yield f"seconds                           {self.seconds:>10.1f}"
-        yield f"broken invariants                 {len(self.broken):>10,}"
-        yield from self.broken
+        for name, times in self.verdicts().items():
+            yield f"{name:<33} {times:>10,}"
+        yield from (f"{a.invariant}: {a.detail[:1500]}" for a in self.broken)
 
-
-class SumReader(threading.Thread):
-    """Reads the bank's sum in the target, over and over."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(name="sum-reader")
-        self._url = url
-        self._over = threading.Event()
-        self.readings: list[int] = []
-
-    def end(self) -> list[int]:
-        self._over.set()
-        self.join()
-        return self.readings
-
-    def run(self) -> None:
-        while not self._over.wait(0.01):
-            try:
-                with psycopg.connect(self._url, autocommit=True) as connection:
-                    self._read(connection)
-            except psycopg.OperationalError:  # the server is down; it will be back
-                continue
-
-    def _read(self, connection: psycopg.Connection) -> None:
-        while not self._over.wait(0.01):
-            row = connection.execute("select coalesce(sum(balance), 0) from accounts")
-            self.readings.append(int((row.fetchone() or (0,))[0]))
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "broken": [list(anomaly) for anomaly in self.broken]}
 
 
 class Storm:
-    """One storm; `run` returns its report."""
+    """One storm on a stage; `run` returns its report."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self._plan = plan
         self._folder = folder
-        self._random = random.Random(plan.seed)  # noqa: S311 - a storm must repeat
         self._report = Report()
 
-    def run(self) -> Report:
-        started = time.monotonic()
-        with LocalStack() as stack, ExitStack() as cleanup:
-            urls = self._databases(stack)
-            workers = self._start(stack, urls)
-            cleanup.callback(workers.stop, 20.0)
-            readers = [SumReader(urls["one"]), SumReader(urls["two"])]
-            for reader in readers:
-                reader.start()
-                cleanup.callback(reader.end)
-            self._wait_for_stream(stack, workers)
-            self._rage(urls["source"], Misfortunes(stack, workers, self._random))
-            self._settle(urls, workers)
-            workers.stop(20.0)
-            self._check(stack, urls, [reader.end() for reader in readers])
-        self._report.seconds = time.monotonic() - started
+    def run(self, stage: Stage | None = None) -> Report:
+        begun = time.monotonic()
+        if stage is None:
+            with Stage() as own:
+                self._play(own)
+        else:
+            self._play(stage)
+        self._report.seconds = time.monotonic() - begun
         return self._report
 
-    def _databases(self, stack: LocalStack) -> dict[str, str]:
-        urls = {name: stack.postgres.create_database(name) for name in ("source", "one", "two")}
-        for name, url in urls.items():
-            script = "source.sql" if name == "source" else "target.sql"
-            with psycopg.connect(url) as connection:
-                connection.execute((HERE / script).read_bytes())
-        return urls
+    def _play(self, stage: Stage) -> None:
+        setting = Setting(code=self._plan.code, settle_s=self._plan.settle_s)
+        with Scenario(stage, setting, self._folder) as scenario:
+            self._rage(scenario)
+            scenario.settle()
+            evidence = scenario.evidence()
+        self._sum_up(evidence)
 
-    def _start(self, stack: LocalStack, urls: dict[str, str]) -> Server:
-        config = self._folder / "tailrace.yaml"
-        places = {"kafka": stack.kafka.bootstrap, "registry": stack.registry.url, **urls}
-        config.write_text(CONFIG % places)
-        argv = [sys.executable, "-m", "cdc", "run", "--config", str(config)]
-        env = {k: v for k, v in os.environ.items() if k.startswith(("PYTHON", "CDC_"))}
-        server = Server(Command("workers", lambda: argv, self._folder, env))
-        server.start()
-        return server
-
-    def _wait_for_stream(self, stack: LocalStack, workers: Server) -> None:
-        """Begin when the first snapshot is over: what it reads has no entry of its own."""
-        places = {"bootstrap": stack.kafka.bootstrap, "registry": stack.registry.url}
-        status = StatusReader(KafkaConfig.model_validate(places), "storm")
-
-        def streaming() -> bool:
-            assert workers.running, end_of_log(workers.log)
-            beat = status.read().get("source/bank")
-            return beat is not None and beat.state == "streaming" and not beat.snapshots
-
-        wait_until(streaming, f"the source to stream\n{end_of_log(workers.log)}", 90)
-        status.close()
-
-    def _rage(self, source: str, misfortunes: Misfortunes) -> None:
+    def _rage(self, scenario: Scenario) -> None:
         plan = self._plan
-        each = plan.changes // plan.writers
-        writers = [Writer(source, n + 1, each, plan.seed) for n in range(plan.writers)]
+        per_s = max(1, plan.changes - 50_000) / plan.seconds / plan.writers
+        writers: list[Writer | Deeds] = [
+            Writer(scenario.source, number + 1, per_s, plan.seed) for number in range(plan.writers)
+        ]
+        writers.append(Deeds(scenario.source, plan.seed))
         for writer in writers:
             writer.start()
-        names = plan.misfortunes()
-        self._random.shuffle(names)
         try:
-            for name in names:
-                misfortunes.bring(name)
+            scenario.wait_for_slots()
+            self._bring_all(scenario)
+            self._wait_for_changes(writers)
         finally:
             for writer in writers:
+                writer.end()
+            for writer in writers:
                 writer.join()
-        failures = [writer.failure for writer in writers if writer.failure is not None]
-        if failures:
-            raise failures[0]
-        self._report.misfortunes = misfortunes.happened
+        for writer in writers:
+            if writer.failure is not None:
+                raise writer.failure
         self._report.changes = sum(writer.changes for writer in writers)
+        self._report.deeds = (
+            Counter(writers[-1].done) if isinstance(writers[-1], Deeds) else Counter()
+        )
 
-    def _settle(self, urls: dict[str, str], workers: Server) -> None:
-        with psycopg.connect(urls["source"]) as connection:
-            connection.execute("insert into reborn (id, round) values (-1, 0)")
-        for name in ("one", "two"):
-            with psycopg.connect(urls[name], autocommit=True) as target:
+    def _bring_all(self, scenario: Scenario) -> None:
+        """Bring every lane's misfortunes at the same time, and ask for backfills meanwhile."""
+        misfortunes = Misfortunes(scenario, self._plan.seed)
+        with ThreadPoolExecutor(len(LANES) + 1) as pool:
+            lanes = [pool.submit(_lane, misfortunes, n) for n in self._plan.lanes().values()]
+            for layout, table in ((SINGLE, "plain"), (SPREAD, "toasted"), (SINGLE, "accounts")):
+                if scenario.backfill(layout, table):
+                    self._report.misfortunes[f"backfill {layout.source}"] += 1
+        for lane in lanes:
+            lane.result()
+        self._report.misfortunes += misfortunes.happened
+        self._report.kills = misfortunes.kills
 
-                def arrived(target: psycopg.Connection = target) -> bool:
-                    assert workers.running, end_of_log(workers.log)
-                    query = "select from reborn where id = -1"
-                    return target.execute(query).fetchone() is not None
+    def _wait_for_changes(self, writers: list[Writer | Deeds]) -> None:
+        deadline = time.monotonic() + 4 * self._plan.seconds
+        while sum(w.changes for w in writers) < self._plan.changes:
+            assert time.monotonic() < deadline, "the writers are too slow"
+            assert not any(w.failure for w in writers), [w.failure for w in writers]
+            time.sleep(0.1)
 
-                what = f"sink {name} to catch up\n{end_of_log(workers.log)}"
-                wait_until(arrived, what, self._plan.settle_s)
+    def _sum_up(self, evidence: Evidence) -> None:
+        report = self._report
+        report.events = sum(r.op != "" for flow in evidence.flows for r in flow.records)
+        report.looks = sum(len(flow.cuts) for flow in evidence.flows)
+        report.slot_samples = sum(len(flow.slots) for flow in evidence.flows)
+        report.dead = sum(len(flow.dead) for flow in evidence.flows)
+        report.broken = check(evidence)
 
-    def _check(self, stack: LocalStack, urls: dict[str, str], sums: list[list[int]]) -> None:
-        broken = self._report.broken
-        reading = Pipeline(stack.kafka.bootstrap, stack.registry.url)
-        reader = TopicReader(reading.registry)
-        read = [e for t in TABLES for e in reader.events(reading.read(f"bank.public.{t}"))]
-        reading.registry.close()
-        self._report.dead = len(reading.read("storm.dead"))
-        self._report.events = len(read)
-        broken += check_topics(journal(urls["source"]), read)
-        for name in ("one", "two"):
-            broken += [f"{name}: {found}" for found in check_target(urls["source"], urls[name])]
-        for readings in sums:
-            broken += check_sum(readings)
-            self._report.sum_reads += len(readings)
+
+def _lane(misfortunes: Misfortunes, names: Sequence[str]) -> None:
+    for name in names:
+        misfortunes.bring(name)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, kind in Plan.__annotations__.items():
-        default = getattr(Plan, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
-        assert kind
+    for name, default in asdict(Plan()).items():
+        kind = type(default) if not isinstance(default, Path) else Path
+        if isinstance(default, bool):
+            parser.add_argument(f"--no-{name}", dest=name, action="store_false")
+        else:
+            parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default)
     plan = Plan(**vars(parser.parse_args()))
     with tempfile.TemporaryDirectory(prefix="tailrace-storm-") as folder:
         report = Storm(plan, Path(folder)).run()

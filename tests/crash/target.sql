@@ -4,7 +4,7 @@ create table audit.effects (
     id bigint generated always as identity primary key,
     relation text not null, key text not null, version bigint, op text not null
 );
-create function audit.note() returns trigger language plpgsql as $$
+create function audit.note() returns trigger language plpgsql security definer as $$
 begin
     if tg_op = 'DELETE' then
         insert into audit.effects (relation, key, version, op)
@@ -25,10 +25,24 @@ create table toasted (id bigint primary key, big text, small integer, version bi
 create table whole (id bigint primary key, name text, tags text[], version bigint not null);
 create table renamed (id text primary key, label text, version bigint not null);
 create table reborn (id bigint primary key, round integer, version bigint not null);
+create table bulk (id bigint primary key, note text, version bigint not null);
+create table wiped (id bigint primary key, note text, version bigint not null);
+create table shifting (id bigint primary key, note text, version bigint not null);
+create table refused (
+    id bigint primary key, value text check (value <> 'poison'), version bigint not null
+);
 
-create trigger note after insert or update or delete on accounts for each row execute function audit.note();
-create trigger note after insert or update or delete on plain for each row execute function audit.note();
-create trigger note after insert or update or delete on toasted for each row execute function audit.note();
-create trigger note after insert or update or delete on whole for each row execute function audit.note();
-create trigger note after insert or update or delete on renamed for each row execute function audit.note();
-create trigger note after insert or update or delete on reborn for each row execute function audit.note();
+-- The sink's role is an ordinary one, so that it can run out of connections.
+do $$
+declare
+    t regclass;
+begin
+    execute format('grant create on database %I to sinker', current_database());
+    for t in select oid from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'
+    loop
+        execute format('create trigger note after insert or update or delete on %s'
+            ' for each row execute function audit.note()', t);
+        execute format('alter table %s owner to sinker', t);
+    end loop;
+end $$;
+grant create on schema public to sinker;
