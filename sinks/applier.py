@@ -18,12 +18,12 @@ import msgspec
 
 from cdc.errors import DataError, Stop, TargetUnavailable
 from schemas.table import TableSchema
-from sinks.collapse import collapse, in_source_order, runs, source_order
+from sinks.collapse import collapse, in_source_order, is_move, runs, source_order
 from sinks.deadletter import DeadLetters
 from sinks.decode import POISON, Event
 from sinks.target import Barrier, Span, Step, Target
 
-__all__ = ["Applied", "Applier", "Cut", "summed"]
+__all__ = ["Applied", "Applier", "Cut", "Entangled", "summed"]
 
 _ROUNDS = 20
 _PIECES = 16
@@ -47,6 +47,10 @@ class Applied(msgspec.Struct, frozen=True):
     dropped: int
     oldest_ms: int = 0
     newest_ms: int = 0
+
+
+class Entangled(TargetUnavailable):
+    """A row is refused because of rows that other workers have yet to apply, or so it seems."""
 
 
 class Applier:
@@ -126,7 +130,10 @@ class Applier:
     def meet(self, barrier: Barrier) -> Sequence[int]:
         """Stand at a truncation; return the partitions it waits for (`Target.meet`)."""
         self._prepare()
-        return self._target.meet(barrier)
+        try:
+            return self._target.meet(barrier)
+        except DataError as error:
+            raise _entangled(error) from error
 
     def _with_care(self, events: Sequence[Event], spans: Sequence[Span]) -> int:
         """Apply in source order what can be applied; return how many records cannot."""
@@ -135,10 +142,7 @@ class Applier:
             self._target.apply(in_source_order(good), spans)
         except DataError as error:
             if not self._may_judge(good):
-                raise TargetUnavailable(
-                    f"a row waits for rows of other workers: {error}",
-                    hint="It is tried again until every partition has come that far.",
-                ) from error
+                raise _entangled(error) from error
             good, refused = self._isolate(good)
             if not refused:
                 raise
@@ -163,14 +167,30 @@ class Applier:
         parts = list(runs(events))
         for _ in range(_ROUNDS):
             refused = self._target.rehearse(step for part in parts for step in collapse(part))
-            if all(len(parts[place]) == 1 for place in refused):
-                good = [e for n, part in enumerate(parts) if n not in refused for e in part]
-                return good, [_blamed(parts[n][0], error) for n, error in refused.items()]
+            if all(_is_single(parts[place]) for place in refused):
+                # Of a key change the create is to blame; the old row goes all the same.
+                kept = (part[:-1] if n in refused else part for n, part in enumerate(parts))
+                good = [event for part in kept for event in part]
+                return good, [_blamed(parts[n][-1], error) for n, error in refused.items()]
             parts = [piece for n, part in enumerate(parts) for piece in _pieces(part, n in refused)]
         raise Stop("the refused records of a cut cannot be told from the others")
 
 
+def _entangled(error: DataError) -> Entangled:
+    return Entangled(
+        f"a row waits for rows of other workers: {error}",
+        hint="It is tried again until every partition has come that far. When that takes long, one "
+        "worker applies the partitions of all up to one place.",
+    )
+
+
+def _is_single(part: Sequence[Event]) -> bool:
+    return len(part) == 1 or is_move(part)
+
+
 def _pieces(part: list[Event], refused: bool) -> list[list[Event]]:  # noqa: FBT001
+    if is_move(part):
+        return [part]
     size = max(1, -(-len(part) // _PIECES)) if refused else len(part)
     return [part[at : at + size] for at in range(0, len(part), size)]
 

@@ -18,7 +18,7 @@ from collections import deque
 
 from cdc.errors import StateError
 from schemas.change import Stamp
-from sinks.decode import TRUNCATE, Event
+from sinks.decode import DELETE, TRUNCATE, Event
 from sinks.target import Cursor, Span, TopicPartition
 
 __all__ = ["BEFORE_ALL", "Lane", "Limit"]
@@ -60,6 +60,7 @@ class Lane:
         self._taken = self._newest
         self._in_a_row = 0
         self._gates = 0
+        self._last: Event | None = None
 
     @property
     def place(self) -> Limit:
@@ -102,8 +103,21 @@ class Lane:
                 "stamp. `cdc sink rewind` sets both.",
             )
 
-    def take(self, limit: Limit) -> list[Event]:
-        """Remove and return what lies before `limit` and before a gate, in order."""
+    def hesitates(self) -> bool:
+        """Tell, once, that the last held event is a delete which a create may complete (R6)."""
+        last = self.events[-1] if self.events else None
+        again, self._last = last is self._last, last
+        return self.ends_open() and not again
+
+    def ends_open(self) -> bool:
+        """Tell whether the last held event is a delete: half a key change, perhaps."""
+        return bool(self.events) and self.events[-1].kind == DELETE
+
+    def take(self, limit: Limit, *, but_last: bool = False) -> list[Event]:
+        """Remove and return what lies before `limit` and before a gate, in order.
+
+        `but_last` leaves the last held event where it is.
+        """
         events = self.events
         if self._furthest < limit and not self._gates:
             taken = list(events)
@@ -114,6 +128,9 @@ class Lane:
             while events and _is_before(events[0], limit) and self.gate is None:
                 taken.append(events.popleft())
             self.bytes -= sum(weight(event) for event in taken)
+        if but_last and taken and not events:
+            events.append(taken.pop())
+            self.bytes += weight(events[0])
         stamps = (e.stamp for e in reversed(taken) if e.stamp is not None and not e.snapshot)
         self._taken = next(stamps, self._taken)
         return taken

@@ -3,7 +3,7 @@
 Inside one target transaction only the last state of a key can be seen, so events are merged per
 key: a later row wins (columns it does not carry come from the earlier one, R6), a delete ends
 what was before it, and a truncate forgets everything before it. A key change arrives as delete
-and create and needs no rule of its own (R8).
+and create (R8); a create that lacks values takes them from the row just deleted (R6).
 
 `collapse` gives the fewest statements. `in_source_order` keeps the order of the source over all
 tables; it is for constraints (a unique value handed over, foreign keys both ways) that only hold
@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from operator import itemgetter
+from typing import NamedTuple
 
 from schemas.change import ABSENT, Cell, Stamp
 from schemas.table import TableId, TableSchema
@@ -23,48 +24,111 @@ from sinks.decode import DELETE, TRUNCATE, UPSERT, Event, Key
 from sinks.sql import cells_of
 from sinks.target import Mapped, Step
 
-__all__ = ["collapse", "in_source_order", "runs", "source_order"]
+__all__ = ["collapse", "in_source_order", "is_move", "runs", "source_order"]
 
 _FIRST = Stamp(-1, -1)
 _Row = list[Cell] | bytes
 """A row as cells, or whole as a line of COPY text."""
+_UNSEEN = b""
+"""No row and no deletion: what the target has of a key is what there is."""
+
+
+class _Gone(NamedTuple):
+    """The row that was deleted last: what there was of it, and whose target row has the rest."""
+
+    place: tuple[int, ...]
+    row: _Row | None
+    origin: Key | None
 
 
 class _Keyed:
-    """The pending state of one keyed table: a row, or None for a deleted key."""
+    """The pending state of one keyed table: a row, or None for a deleted key.
+
+    `_origins` are the old keys, in the target, of rows that moved and still lack values; None
+    where such a row is nowhere, and not to be mistaken for an older one of the same key.
+    """
 
     def __init__(self, schema: TableSchema) -> None:
         self.schema = schema
         self._truncate = False
         self._rows: dict[Key, _Row | None] = {}
+        self._origins: dict[Key, Key | None] = {}
+        self._unseen: _Row | None = _UNSEEN
+        self._gone: _Gone | None = None
 
     def add(self, event: Event) -> None:
         rows = self._rows
         if event.kind == UPSERT:
             if event.old is not None:
-                rows[event.old] = None
-            earlier = rows.pop(event.key, None)
+                self._delete(event.old, event)
             row = event.row if event.line is None else event.line
+            earlier = rows.pop(event.key, self._unseen)
+            if earlier is None:
+                self._begin(event.key, row)
+            elif earlier is _UNSEEN:
+                earlier = None
+            if self._gone is not None:
+                earlier = self._moved(event, row) or earlier
             rows[event.key] = row if earlier is None else _filled(row, earlier)
         elif event.kind == DELETE:
-            rows.pop(event.key, None)
-            rows[event.key] = None
+            self._delete(event.key, event)
         else:
             rows.clear()
+            self._origins.clear()
+            self._gone = self._unseen = None
             self._truncate = True
+
+    def _begin(self, key: Key, row: _Row | None) -> None:
+        """Take note of a key that is used anew, in the target or only now."""
+        if isinstance(row, list) and ABSENT in row:
+            self._origins[key] = None
+
+    def _delete(self, key: Key, event: Event) -> None:
+        nowhere = self._rows.get(key, self._unseen) is None
+        row = self._rows.pop(key, None)
+        origin = self._origins.pop(key, key)
+        self._gone = _Gone(_place(event), row, None if nowhere else origin)
+        self._rows[key] = None
+
+    def _moved(self, event: Event, row: _Row | None) -> _Row | None:
+        """Return the row that the one of `event` was under another key, when it lacks values."""
+        gone, self._gone = self._gone, None
+        if gone is None or gone.place != _place(event) or not isinstance(row, list):
+            return None
+        if gone.origin is not None and ABSENT in row:
+            self._origins[event.key] = gone.origin
+        return gone.row if ABSENT in row else None
 
     def mapped(self) -> Mapped:
         upserts: list[Sequence[Cell]] = []
         deletes: list[Sequence[Cell]] = []
         lines: list[bytes] = []
+        moves: list[tuple[Key, Sequence[Cell]]] = []
         for key, row in self._rows.items():
             if isinstance(row, bytes):
                 lines.append(row)
             elif row is None:
                 deletes.append(key)
-            else:
+            elif (origin := self._origins.get(key, key)) == key or ABSENT not in row:
                 upserts.append(row)
-        return Mapped(self.schema, upserts, deletes, self._truncate, lines)
+            elif origin is None:
+                deletes.append(key)
+                upserts.append(row)
+            else:
+                moves.append((origin, row))
+        return Mapped(self.schema, upserts, deletes, self._truncate, lines, moves)
+
+
+def _place(event: Event) -> tuple[int, ...]:
+    """Return what the two records of a key change, and no others, have in common."""
+    return (id(event),) if event.stamp is None else event.stamp[:3]
+
+
+def is_move(run: Sequence[Event]) -> bool:
+    """Tell whether `run` is a key change whose create lacks values: to be applied together."""
+    if len(run) != 2 or run[0].kind != DELETE or _place(run[0]) != _place(run[1]):
+        return False
+    return run[1].row is not None and ABSENT in run[1].row and run[0].schema == run[1].schema
 
 
 def _filled(row: _Row | None, earlier: _Row) -> _Row | None:
@@ -151,11 +215,20 @@ def source_order(partitions: Iterable[Sequence[Event]]) -> list[Event]:
 
 
 def runs(events: Iterable[Event]) -> Iterator[list[Event]]:
-    """Yield as many events in a row as may be merged: of one table and kind, no key twice."""
+    """Yield as many events in a row as may be merged: of one table and kind, no key twice.
+
+    A key change whose create lacks values is a run of its own.
+    """
     run: list[Event] = []
     kind: object = None
     keys: set[Key] = set()
     for event in events:
+        if is_move([*run[-1:], event]):
+            if run[:-1]:
+                yield run[:-1]
+            yield [run[-1], event]
+            run, keys = [], set()
+            continue
         this = (event.schema, event.kind, event.row is not None and ABSENT in event.row)
         if run and (this != kind or event.key in keys or event.old is not None):
             yield run

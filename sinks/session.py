@@ -56,13 +56,18 @@ class Session:
         self._thread = ThreadPoolExecutor(1, "apply")
         self._pending: Future[Applied] | None = None
         self._ends: dict[TopicPartition, int] = {}
-        self._has_positions = False
+        self._has_positions = self._aimed = False
         self._looked = self._moved = 0.0
         self._dropped = 0
 
-    def open(self) -> None:
-        """Connect to the target and begin to read at its cursors."""
+    def open(self, *, reserve: bool = False) -> None:
+        """Connect to the target and begin to read at its cursors.
+
+        `reserve` keeps the other workers of the sink from applying until `close`.
+        """
         self._target.open()
+        if reserve:
+            self._target.reserve()
         self._moved = time.monotonic()
         self._look()
 
@@ -95,6 +100,10 @@ class Session:
     def _fill(self) -> None:
         self._intake.fill(_WAIT_S, self._job.buffer_bytes - self._intake.bytes)
 
+    def has_caught_up(self) -> bool:
+        """Tell whether all was handed over that lay before the boundaries met at the start."""
+        return self._aimed and not self._cuts.goals
+
     def drain(self) -> None:
         """Wait for the cut that is with the target."""
         self._settle()
@@ -116,6 +125,7 @@ class Session:
             self._begin_positions()
         self._ends = self._topics.ends(p for group in self._known.values() for p in group)
         self._cuts.aim(sources, self._ends)
+        self._aimed = self._aimed or bool(sources)
         self._looked = time.monotonic()
 
     def _refuse_growth(self, names: Mapping[str, int]) -> None:
@@ -157,15 +167,19 @@ class Session:
             self._has_positions = True
 
     def _may_judge(self, events: Sequence[Event]) -> bool:
-        """Tell whether every partition of other workers has come as far as `events` (R4)."""
+        """Tell whether every partition, ours too, has come as far as `events` (R4).
+
+        The ends are asked for now: what was committed before `events` lies below them, while
+        ends of a moment ago say nothing of it.
+        """
         if self._alone:
             return True
-        mine = set(self._intake.lanes)
-        groups = list(self._known.values())
-        others = [p for group in groups for p in group if (p.topic, p.partition) not in mine]
+        mine = {lane.partition: lane.cursor for lane in self._lanes}
+        partitions = [p for group in self._known.values() for p in group]
+        others = [p for p in partitions if p not in mine]
         newest = max((e.stamp for e in events if e.stamp is not None), default=None)
-        ends = self._ends
-        for partition, cursor in self._target.cursors(others).items():
+        ends = self._topics.ends(partitions)
+        for partition, cursor in {**self._target.cursors(others), **mine}.items():
             offset, stamp = (0, None) if cursor is None else (cursor.offset, cursor.stamp)
             passed = stamp is not None and newest is not None and stamp >= newest
             if not passed and offset < ends.get(partition, 0):
@@ -182,7 +196,10 @@ class Session:
         """Submit what may be applied; tell whether there was anything."""
         lanes = self._lanes
         limits = self._cuts.ready(lanes, full=full) if self._alone else {}
-        partitions = [lane.take(limits.get(lane.source, EVERYTHING)) for lane in lanes]
+        partitions = [
+            lane.take(limits.get(lane.source, EVERYTHING), but_last=self._hesitates(lane))
+            for lane in lanes
+        ]
         filled = any(partitions)
         if not filled and time.monotonic() - self._moved < _IDLE_CURSOR_S:
             return False
@@ -193,6 +210,10 @@ class Session:
             self._pending = self._thread.submit(self._applier.apply, cut)
             self._follow(spans)
         return filled
+
+    def _hesitates(self, lane: Lane) -> bool:
+        """Tell whether to read once more, where no boundary keeps the records of a change."""
+        return not self._alone and lane.hesitates()
 
     def _stand(self) -> None:
         """Pass the truncations that every partition has come to; read on in the others (R8)."""
@@ -252,7 +273,7 @@ class Session:
         goal = self._cuts.goals[lanes[0].source]
         while True:
             whole = all(lane.place >= limit or goal.is_met(lane) for lane in lanes)
-            yield [lane.take(limit) for lane in lanes]
+            yield [lane.take(limit, but_last=not whole and lane.ends_open()) for lane in lanes]
             if whole:
                 break
             if self._job.stop():

@@ -102,6 +102,8 @@ class Mapped(msgspec.Struct):
     only a target that `takes_lines` gets any.
     For a table without a key `upserts` are inserts and `deletes` whole rows, one match each.
     `truncate` empties the table before anything else of this step.
+    `moves` are pairs of an old key and a further upsert: its ABSENT values are those of the row
+    that has the old key when the step begins, a row that is also in `deletes` or replaced.
     """
 
     schema: TableSchema
@@ -109,6 +111,7 @@ class Mapped(msgspec.Struct):
     deletes: list[Sequence[Cell]]
     truncate: bool = False
     lines: Sequence[bytes] = ()
+    moves: Sequence[tuple[Sequence[Cell], Sequence[Cell]]] = ()
 
 
 Step = Sequence[Mapped]
@@ -161,6 +164,14 @@ class Target(Protocol):
         those that do not yet. When all do, the table is emptied and every cursor moved behind the
         truncation, in one transaction; nothing is returned, then and when asked again. Raises
         `CursorMoved`, and `errors.StateError` when a partition has passed without waiting.
+        """
+        ...
+
+    def reserve(self) -> None:
+        """Keep the other workers of the sink from applying, until this target is closed.
+
+        Raises `errors.TargetUnavailable` when another one has done so; until it is closed, their
+        `apply` and `meet` raise it too.
         """
         ...
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import pytest
 
-from cdc.errors import DataError, StateError
+from cdc.errors import DataError, StateError, TargetUnavailable
 from schemas.change import ABSENT, Cell, Stamp
 from schemas.table import Column, TableId, TableSchema, Type
 from sinks.target import Barrier, Cursor, CursorMoved, Mapped, Span, Target, TopicPartition
@@ -165,6 +165,20 @@ class TargetContract:
         assert system.rows(ITEMS.table) == []
         assert target.cursors([PLACE]) == {PLACE: None}
 
+    def test_a_moved_row_takes_what_was_not_sent_from_its_old_one(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """Also when another row takes its key in the same step (R6)."""
+        target.apply(upsert((b"1", b"pen", b"1.50"), (b"2", b"cup", b"3.00")), [span(None, 1)])
+        moves: list[tuple[Sequence[Cell], Sequence[Cell]]] = [
+            ((b"1",), (b"3", ABSENT, b"9.00")),
+            ((b"2",), (b"1", None, ABSENT)),
+        ]
+        target.apply([[Mapped(ITEMS, [], [(b"2",)], moves=moves)]], [span(1, 2)])
+        assert system.rows(ITEMS.table) == [(b"1", None, b"3.00"), (b"3", b"pen", b"9.00")]
+        with pytest.raises(DataError):
+            target.apply([[Mapped(ITEMS, [], [], moves=moves[1:])]], [span(2, 3)])
+
     def test_a_truncate_empties_before_the_rows_of_its_step(
         self, target: Target, system: TargetSystem
     ) -> None:
@@ -255,6 +269,22 @@ class TargetContract:
         target.place({PLACE: Cursor(20, EMPTIED)})
         with pytest.raises(StateError):
             target.meet(_barrier(span(4, 4, SECOND)))
+
+    def test_who_reserves_a_sink_keeps_the_others_from_applying_until_it_is_closed(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """And applies itself."""
+        other = system.connect()
+        other.open()
+        other.prepare(ITEMS)
+        target.reserve()
+        with pytest.raises(TargetUnavailable):
+            other.apply(upsert((b"1", b"pen", None)), [span(None, 1)])
+        target.apply(upsert((b"2", b"cup", None)), [span(None, 1)])
+        target.close()
+        other.apply(upsert((b"3", b"jar", None)), [span(1, 2)])
+        assert [row[0] for row in system.rows(ITEMS.table)] == [b"2", b"3"]
+        other.close()
 
     def test_a_table_that_is_gone_is_not_made_anew(self, system: TargetSystem) -> None:
         """It would be empty, and nobody would know."""

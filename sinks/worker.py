@@ -7,13 +7,22 @@ Why nothing is lost or applied twice: reading begins at the cursors the target h
 transaction moves them from there, and nothing is remembered beside. Every error that may pass
 ends the session; the next one asks the target where it stands. While one cut is merged in the
 apply thread, the next is read and decoded here.
+
+Several workers can come to hold rows that wait for one another, through unique values and foreign
+keys: each is right to wait, and none ever goes on. Then one of them holds the others off, applies
+the partitions of all up to one boundary, which the source's own constraints make possible, and
+hands them back. There, too, a row that is refused is poison: nothing is left to wait for (R4).
 """
 
 from __future__ import annotations
 
 import time
 
+import msgspec
+import structlog
+
 from cdc.errors import Fenced, Unavailable
+from sinks.applier import Entangled
 from sinks.job import SinkJob, SinkReporter, SinkStatus
 from sinks.session import Session
 from sinks.target import CursorMoved
@@ -23,6 +32,10 @@ __all__ = ["SinkJob", "SinkReporter", "SinkStatus", "run_sink"]
 _BEAT_S = 1.0
 _PAUSE_POLL_S = 0.2
 _RIVAL_S = 30.0
+_KNOT_S = 5.0
+_KNOT_OLD_S = 30.0
+_ALONE_S = 60.0
+_log = structlog.get_logger(__name__)
 
 
 class _Restart(Exception):
@@ -40,6 +53,7 @@ def run_sink(job: SinkJob) -> None:
         try:
             worker.session()
         except Unavailable as error:
+            worker.note(error)
             attempt = 0 if worker.progressed else attempt + 1
             job.reporter.beat(SinkStatus("retrying", str(error)), error)
             worker.rest(job.back_off(attempt))
@@ -55,6 +69,7 @@ class _Worker:
         self._paused = False
         self._beaten = 0.0
         self._rival_seen = -_RIVAL_S
+        self._knot: tuple[float, float] | None = None
         self.progressed = False
 
     def session(self) -> None:
@@ -63,16 +78,35 @@ class _Worker:
         self.progressed = False
         self._wait_while_paused()
         job.reporter.beat(SinkStatus("starting"), None)
-        session = Session(job)
+        untie = self._must_untie()
+        session = Session(msgspec.structs.replace(job, workers=1) if untie else job)
         try:
-            session.open()
+            session.open(reserve=untie)
+            self._knot = None if untie else self._knot
+            begun = time.monotonic()
             while not job.stop():
                 self._obey()
                 session.step()
                 self._beat(session)
+                if untie and (session.has_caught_up() or time.monotonic() - begun > _ALONE_S):
+                    break
             session.drain()
         finally:
             session.close()
+
+    def note(self, error: Unavailable) -> None:
+        """Remember since when rows wait for other workers."""
+        if isinstance(error, Entangled):
+            now = time.monotonic()
+            since, last = self._knot or (now, now)
+            self._knot = (since if now - last < _KNOT_OLD_S else now, now)
+
+    def _must_untie(self) -> bool:
+        """Tell whether rows have waited for other workers for so long that one has to do all."""
+        if self._knot is None or self._knot[1] - self._knot[0] < _KNOT_S:
+            return False
+        _log.warning("apply the partitions of all workers: rows wait for one another")
+        return True
 
     def _beat(self, session: Session) -> None:
         self.progressed = True

@@ -14,7 +14,7 @@ from cdc.errors import CdcError, KafkaUnavailable
 from cdc.publish import PublishConfig, Publisher
 from cdc.source import Batch
 from cdc.worker import Command
-from fix_pipeline import ITEMS, At, Pipeline, wait_until
+from fix_pipeline import ITEMS, At, Pipeline, item_batch, wait_until
 from schemas.change import Cell, Change, Op, Origin, Rows, Stamp
 from schemas.table import TableSchema
 from sinks.applier import Applied
@@ -179,6 +179,18 @@ class Sink:
         wait_until(lambda: self.failed, "the sink fails", deadline_s)
         assert self.failed is not None
         return self.failed
+
+
+def both_apply(publisher: Publisher, workers: list[Sink]) -> int:
+    """Publish until each worker has applied something; return how many commits that took."""
+    commits = iter(range(1, 10_000))
+
+    def shared() -> int:
+        number = next(commits)
+        commit(publisher, item_batch(number, list(range(number * 10, number * 10 + 10))))
+        return number if all(worker.told.rows for worker in workers) else 0
+
+    return int(wait_until(shared, "both workers apply something"))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
     COPY stage ← rows of all steps          no lock that anyone else could wait for
     then, per step:  DELETE FROM t                            a truncate
+                     INSERT INTO stage … SELECT FROM t        rows whose key changed (moves.py)
                      DELETE FROM t USING stage                children before parents
                      INSERT … SELECT … ON CONFLICT DO UPDATE  parents before children
                      UPDATE … FROM stage                      per pattern of absent columns (R6)
@@ -22,6 +23,7 @@ from cdc.errors import DataError
 from schemas.change import ABSENT, Cell
 from schemas.table import TableSchema
 from sinks.postgres.catalog import Existing
+from sinks.postgres.moves import Moves
 from sinks.postgres.statements import DELETE, FIRST_PATTERN, WHOLE, Statements
 from sinks.sql import line_of
 from sinks.target import Mapped
@@ -45,6 +47,7 @@ class Staged:
         self.deletes = len(mapped.deletes)
         self.upserts = 0
         self.partial: dict[tuple[int, ...], int] = {}
+        self.moved: dict[tuple[int, ...], int] = {}
 
 
 class StagedTable:
@@ -54,6 +57,7 @@ class StagedTable:
         self.schema = schema
         self.existing = existing
         self._statements = Statements(number, schema, existing)
+        self._moves = Moves(number, schema, existing)
         self._key = schema.key_indexes()
         self._kinds: dict[tuple[int, ...], int] = {}
         self._queue: list[tuple[bytes, Sequence[bytes]]] = []
@@ -66,6 +70,7 @@ class StagedTable:
     def stage(self, connection: Connection, mapped: Mapped, step: int) -> Staged:
         """Queue the rows of `mapped`, and copy what has gathered when it is much."""
         staged = Staged(self, step, mapped)
+        staged.moved = self._moves.stage(mapped.moves, step)
         self._put(step, DELETE, [line_of(self._spread(key)) for key in mapped.deletes])
         lines = []
         for row in mapped.upserts:
@@ -82,6 +87,7 @@ class StagedTable:
 
     def flush(self, connection: Connection) -> None:
         """Copy what is queued into staging."""
+        self._moves.flush(connection)
         if not self._queue:
             return
         queue = self._queue
@@ -94,6 +100,7 @@ class StagedTable:
 
     def forget(self) -> None:
         """Drop what is queued."""
+        self._moves.forget()
         self._queue, self._bytes = [], 0
 
     def index(self, connection: Connection) -> None:
@@ -103,6 +110,10 @@ class StagedTable:
     def truncate(self, connection: Connection) -> None:
         """Empty the table."""
         connection.execute(self._statements.truncate())
+
+    def complete(self, connection: Connection, staged: Staged) -> None:
+        """Fetch what moved rows lack from their old ones, while those are there."""
+        staged.upserts += self._moves.complete(connection, staged.step, staged.moved)
 
     def delete(self, connection: Connection, staged: Staged) -> None:
         """Delete what the step deletes."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 import psycopg
 import structlog
@@ -50,6 +50,14 @@ _SETTINGS = {
     "temp_buffers": "16MB",
 }
 _MANY_STEPS = 32
+_FROZEN_S = 30
+_FROZEN_RESERVATION: LiteralString = (
+    "state <> 'active' AND pid IN (SELECT l.pid FROM pg_locks l "
+    "WHERE l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.granted)"
+)
+_RESERVED = (
+    "another worker applies the partitions of all, since rows of several waited for one another"
+)
 _DATA_CLASSES = ("22", "23")
 _DATA_STATES = ("54000", "P0001", "42804", "44000")
 """Beside the classes: an index row too large, a trigger's refusal, a view's check."""
@@ -91,6 +99,7 @@ class PostgresTarget:
 
     def __init__(self, context: Context, config: Config) -> None:
         self._config = config
+        self._owner = f"{context.pipeline}/{context.name}"
         self._application = f"tailrace/{context.pipeline}/sink/{context.name}"
         self._login = Login(
             config.url.get_secret_value(), self._application[:63], TargetUnavailable
@@ -161,6 +170,7 @@ class PostgresTarget:
         connection = self._live()
         try:
             with self._named_errors(), connection.transaction():
+                self._admit()
                 failpoint("sink.before_stage")
                 work = self._stage(steps)
                 failpoint("sink.before_cursor")
@@ -171,6 +181,26 @@ class PostgresTarget:
             failpoint("sink.after_commit")
         finally:
             self._forget()
+
+    def reserve(self) -> None:
+        """Hold the sink for this connection alone."""
+        connection = self._live()
+        query = "SELECT pg_advisory_lock(hashtextextended(%s, 0))"
+        with self._named_errors():
+            try:
+                connection.execute(query, (self._owner,))
+            except psycopg.errors.LockNotAvailable as error:
+                raise TargetUnavailable(_RESERVED) from error
+
+    def _admit(self) -> None:
+        """Refuse while another worker holds the sink; one that is frozen does not for long."""
+        if self._config.workers == 1:
+            return
+        query = "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))"
+        found = self._live().execute(query, (self._owner,)).fetchone()
+        if found is None or not found[0]:
+            self._end(_FROZEN_RESERVATION, _FROZEN_S)
+            raise TargetUnavailable(_RESERVED, hint="It goes on by itself.")
 
     def meet(self, barrier: Barrier) -> Sequence[int]:
         """Stand at a truncation, or carry it out; see `sinks.postgres.barriers`."""
@@ -183,6 +213,7 @@ class PostgresTarget:
 
         with self._named_errors():
             with connection.transaction(), self._patience():
+                self._admit()
                 missing = self._barriers.meet(connection, barrier, empty)
             if missing:
                 self._end_frozen()
@@ -247,12 +278,17 @@ class PostgresTarget:
 
         Nobody waits for those locks at a barrier, so no time-out would find them.
         """
-        query = (
+        self._end("state = 'idle in transaction'", _LOCK_S)
+
+    def _end(self, which: LiteralString, seconds: float) -> None:
+        """End this sink's connections that have been in a state for so long."""
+        query: LiteralString = (
             "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
             "application_name = %s AND usename = current_user AND pid <> pg_backend_pid() "
-            "AND state = 'idle in transaction' AND state_change < now() - make_interval(secs => %s)"
+            "AND state_change < now() - make_interval(secs => %s) AND "
         )
-        ended = self._live().execute(query, (self._application[:63], _LOCK_S)).fetchall()
+        parameters = (self._application[:63], seconds)
+        ended = self._live().execute(query + which, parameters).fetchall()
         if ended:
             _log.warning("ended a worker that was frozen", pids=[row[0] for row in ended])
 
@@ -262,6 +298,8 @@ class PostgresTarget:
         places = {table: place for place, table in enumerate(self._order)}
         for step in work:
             upward = sorted(step, key=lambda staged: places[staged.table.schema.table])
+            for staged in upward:
+                staged.table.complete(connection, staged)
             for staged in reversed(upward):
                 if staged.truncate:
                     staged.table.truncate(connection)

@@ -16,7 +16,7 @@ import yaml
 from cdc.errors import TargetUnavailable
 from cdc.publish import Publisher
 from fix_pipeline import ITEMS, item_batch, wait_until
-from fix_sink import AUDIT, Sink, changes, commit, insert, piece
+from fix_sink import AUDIT, Sink, both_apply, changes, commit, insert, piece
 from schemas.change import Change, Op
 from schemas.table import TableId, TableSchema
 from sinks.targets import postgres
@@ -72,18 +72,6 @@ def test_truncations_in_a_row_and_of_several_tables_are_passed_one_by_one(
     commit(publisher, piece(3, twice, other, again, behind))
     workers[0].wait_for(both, [(1, 0)])
     assert [worker.failed for worker in workers] == [None, None]
-
-
-def both_apply(publisher: Publisher, workers: list[Sink]) -> int:
-    """Publish until each worker has applied something; return how many commits that took."""
-    commits = iter(range(1, 10_000))
-
-    def shared() -> int:
-        number = next(commits)
-        commit(publisher, item_batch(number, list(range(number * 10, number * 10 + 10))))
-        return number if all(worker.told.rows for worker in workers) else 0
-
-    return int(wait_until(shared, "both workers apply something"))
 
 
 def test_a_partition_that_lags_holds_the_truncation_and_is_named(

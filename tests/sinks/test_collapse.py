@@ -40,11 +40,15 @@ class Table:
                 if mapped.truncate:
                     self.rows.clear()
                     self.bag.clear()
+                moved = [self._moved(old, row) for old, row in mapped.moves]
                 for key in mapped.deletes:
                     self._delete(tuple(key), keyed=bool(mapped.schema.key))
-                for row in mapped.upserts:
+                for row in [*mapped.upserts, *moved]:
                     self._upsert(list(row), keyed=bool(mapped.schema.key))
         return self
+
+    def _moved(self, old: Any, row: Any) -> list[Cell]:
+        return [o if n is ABSENT else n for n, o in zip(row, self.rows[tuple(old)], strict=True)]
 
     def _delete(self, key: tuple[Cell, ...], *, keyed: bool) -> None:
         if keyed:
@@ -84,6 +88,69 @@ def test_a_keyed_table_ends_as_if_each_event_were_applied(events: list[Event]) -
     wanted = one_by_one(events).rows
     assert Table().apply(collapse(events)).rows == wanted
     assert Table().apply(list(in_source_order(events))).rows == wanted
+
+
+class Life:
+    """A source that leaves unchanged values out wherever it may; the events of what it does."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, list[Cell]] = {}
+        self.events: list[Event] = []
+        self.ordinal = 0
+
+    def act(self, what: str, key: bytes, other: bytes, value: bytes | None) -> None:
+        self.ordinal += 1
+        if what == "truncate":
+            self.rows.clear()
+            self._tell(TRUNCATE)
+        elif key not in self.rows:
+            self.rows[key] = [key, value, value]
+            self._tell(UPSERT, *self.rows[key])
+        elif what == "move" and other not in self.rows:
+            row = self.rows.pop(key)
+            self.rows[other] = [other, value, row[2]]
+            self._tell(DELETE, key)
+            self._tell(UPSERT, other, value, ABSENT, sub=2)
+        elif what == "rename" and other not in self.rows:
+            row = self.rows.pop(key)
+            self.rows[other] = [other, value, row[2]]
+            self._tell(UPSERT, other, value, ABSENT, old=(key,))
+        elif what == "delete":
+            del self.rows[key]
+            self._tell(DELETE, key)
+        else:
+            self.rows[key][1] = value
+            self._tell(UPSERT, key, value, ABSENT)
+
+    def _tell(self, kind: int, *row: Cell, sub: int = 0, old: Any = None) -> None:
+        told = event(kind, *row, old=old)
+        told.stamp = Stamp(1, 1, self.ordinal, sub)
+        self.events.append(told)
+
+
+acts = st.tuples(st.sampled_from(["move", "rename", "update", "delete", "truncate"]), keys, keys)
+
+
+@given(
+    st.lists(st.tuples(acts, cells, st.booleans())), st.sampled_from([collapse, in_source_order])
+)
+def test_a_value_that_was_never_sent_again_follows_its_row_to_every_new_key(
+    plan: list[tuple[tuple[str, bytes, bytes], bytes | None, bool]], way: Any
+) -> None:
+    life, table, taken = Life(), Table(), 0
+    for (what, key, other), value, cut_here in [*plan, (("update", b"1", b"2"), b"end", True)]:
+        life.act(what, key, other, value)
+        if cut_here:
+            events, taken = life.events[taken:], len(life.events)
+            table.apply(list(way(events)))
+    assert {key: row for (key,), row in table.rows.items()} == life.rows
+
+
+def test_a_row_that_lacks_values_is_not_taken_for_a_deleted_one_of_its_key() -> None:
+    gone, create = event(DELETE, b"1"), event(UPSERT, b"1", b"x", ABSENT)
+    gone.stamp, create.stamp = Stamp(1, 1, 1), Stamp(1, 1, 2, 2)
+    [[mapped]] = collapse([gone, create])
+    assert (mapped.deletes, mapped.upserts) == ([(b"1",)], [[b"1", b"x", ABSENT]])
 
 
 @given(st.lists(st.tuples(st.sampled_from(["in", "out", "swap", "truncate"]), bags, bags)))
