@@ -8,7 +8,7 @@ PIN     = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-v
           --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: env compile demo test lint bench bench-smoke readme storm size differential lock clean help
+.PHONY: env compile demo test lint bench bench-smoke readme storm soak size differential lock clean help
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ readme: $(STAMP) ## keep what was measured, and write the README's sections that
 
 storm: $(STAMP) ## kill workers at random under load and check what survived
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/storm.py $(ARGS)
+
+soak: $(STAMP) ## 1,000 kills over 10 million events, or SLICE=N slices of it; sums in build/soak.json
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/soak.py $(if $(SLICE),--slices $(SLICE)) $(ARGS)
 
 mutants: $(STAMP) ## put eighteen bugs into copies of the code and see the checker name each
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/mutants/run.py $(ARGS)

@@ -1,7 +1,7 @@
 """What happens at the source beside the writers: rare, large, or over whole tables.
 
 Prepared transactions, committed and rolled back; TRUNCATE; columns added, renamed and dropped under
-load; transactions left open for a while; one COPY of tens of thousands of rows.
+load; transactions left open for a while; COPY of 50,000 rows in one transaction.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from crash.workload import DOWN_S
 
 Connection = psycopg.Connection[Any]
 FIRST = 900_000_000
+COPY_ROWS = 50_000
 
 
 class Deeds(threading.Thread):
     """One deed after another until `end`, each at most `every_s` seconds after the last."""
 
-    def __init__(self, url: str, seed: int, copy_rows: int = 50_000, every_s: float = 1.5) -> None:
+    def __init__(self, url: str, seed: int, copies: int = 1, every_s: float = 1.5) -> None:
         super().__init__(name="deeds", daemon=True)
         self._url, self._every_s = url, every_s
-        self._copy_rows = copy_rows
+        self._copies = copies
         self._random = random.Random(seed)  # noqa: S311 - must repeat
         self._over = threading.Event()
         self._next = FIRST
@@ -64,7 +65,7 @@ class Deeds(threading.Thread):
             self._linger,
         )
         deed = self._random.choice(deeds)
-        if self._copy_rows and not self.done["copy"]:
+        if self.done["copy"] < self._copies and self.done.total() % 10 == 0:
             deed = self._copy
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute("set lock_timeout = '5s'")
@@ -77,11 +78,11 @@ class Deeds(threading.Thread):
 
     def _copy(self, connection: Connection) -> None:
         """COPY in one transaction: every row has the same commit."""
-        first, last = self._keys(self._copy_rows)
+        first, last = self._keys(COPY_ROWS)
         with connection.cursor() as cursor, cursor.copy("copy bulk (id, note) from stdin") as copy:
             for number in range(first, last + 1):
                 copy.write_row((number, f"copied {number}"))
-        self.changes += self._copy_rows
+        self.changes += COPY_ROWS
 
     def _prepare(self, connection: Connection) -> None:
         """Prepare a transaction, let others go on, then commit it or roll it back."""

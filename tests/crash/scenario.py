@@ -24,7 +24,7 @@ import psycopg
 
 from crash.collect import floor_of, journal, rows_of, target_facts
 from crash.crew import Crew, Launch, Worker
-from crash.evidence import Anomaly, Evidence, Floor, Flow, Record
+from crash.evidence import Anomaly, Evidence, Floor, Flow
 from crash.samplers import CutSampler, SlotSampler
 from crash.stage import Stage
 from crash.topics import TopicReader, committed, positions_partition, stored_position
@@ -186,7 +186,7 @@ class Scenario:
         done = subprocess.run(
             [sys.executable, *command, f"public.{table}"],
             cwd=self.folder,
-            env={**_outside(), **environment},
+            env={**outside(), **environment},
             capture_output=True,
             timeout=60,
             check=False,
@@ -237,9 +237,7 @@ class Scenario:
     def _flow(self, layout: Layout) -> Flow:
         kafka = self.stage.kafka.bootstrap
         reader = TopicReader(kafka, self.stage.registry.url)
-        records: list[Record] = []
-        for table in layout.tables:
-            records += reader.records(self.topic(layout, table), table)
+        topics = {self.topic(layout, table): table for table in layout.tables}
         target = self.targets[layout.sink]
         dead = reader.dead(f"{self.name}.dead", layout.sink)
         source = self.called(layout)
@@ -252,7 +250,7 @@ class Scenario:
             partitions=layout.partitions,
             one_worker=layout.workers == 1,
             tables=layout.tables,
-            records=records,
+            records=list(reader.records_of(topics)),
             positions=[stored for stored in found if stored is not None],
             slots=list(self.slots[layout.source].samples),
             cuts=list(self.cuts[layout.source].samples),
@@ -263,5 +261,6 @@ class Scenario:
         )
 
 
-def _outside() -> dict[str, str]:
+def outside() -> dict[str, str]:
+    """Return what a command may know of our environment."""
     return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}

@@ -22,7 +22,7 @@ from typing import Any
 
 from cdc.failpoints import FAILPOINTS
 from crash.checker import INVARIANTS, check
-from crash.deeds import Deeds
+from crash.deeds import COPY_ROWS, Deeds
 from crash.evidence import Anomaly, Evidence
 from crash.misfortunes import Misfortunes
 from crash.scenario import ROOT, SINGLE, SPREAD, Scenario, Setting
@@ -52,11 +52,17 @@ class Plan:
     seconds: int = 120
     weather: int = 10
     specials: int = 3
+    copies: int = 1
     failpoints: bool = True
     writers: int = 4
     seed: int = 1
     settle_s: float = 150.0
     code: Path = ROOT
+
+    @staticmethod
+    def every_weather() -> tuple[str, ...]:
+        """Return all that can befall servers and lines."""
+        return WEATHER
 
     def lanes(self) -> dict[str, list[str]]:
         """Return what each lane brings, in order; the last is the weather's."""
@@ -157,11 +163,11 @@ class Storm:
 
     def _rage(self, scenario: Scenario) -> None:
         plan = self._plan
-        per_s = max(1, plan.changes - 50_000) / plan.seconds / plan.writers
+        per_s = max(1, plan.changes - COPY_ROWS * plan.copies) / plan.seconds / plan.writers
         writers: list[Writer | Deeds] = [
             Writer(scenario.source, number + 1, per_s, plan.seed) for number in range(plan.writers)
         ]
-        writers.append(Deeds(scenario.source, plan.seed))
+        writers.append(Deeds(scenario.source, plan.seed, plan.copies))
         for writer in writers:
             writer.start()
         try:

@@ -130,6 +130,10 @@ def poison_isolated(found: Matched) -> Iterator[str]:
         yield f"{REFUSED} {key} has no dead letter"
     for key in sorted(poisoned & found.flow.target_rows.get(REFUSED, {}).keys()):
         yield f"{REFUSED} {key} was applied"
+    removed = {(e.table, e.key) for e in found.journal if e.op == "d"}
     for dead in found.flow.dead:
+        # An update without its large value, whose row was gone before it could be read again.
+        if (dead.table, dead.key) in removed and dead.table == "toasted":
+            continue
         if dead.table != REFUSED or dead.key not in poisoned:
             yield f"dead letter for {dead.table} {dead.key}"

@@ -11,7 +11,7 @@ import json
 import secrets
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -45,33 +45,45 @@ def consumer(bootstrap: str, **settings: Any) -> Consumer:
 
 def committed(bootstrap: str, topic: str, only: list[int] | None = None) -> Iterator[Message]:
     """Yield every committed record of a topic, waiting for open transactions to end."""
+    return committed_of(bootstrap, [topic], only)
+
+
+def committed_of(
+    bootstrap: str, topics: Sequence[str], only: list[int] | None = None
+) -> Iterator[Message]:
+    """Yield every committed record of all topics, each partition in its order."""
     raw = consumer(bootstrap, **{"isolation.level": "read_uncommitted"})
-    metadata = raw.list_topics(topic, timeout=30).topics[topic]
-    chosen = sorted(metadata.partitions if only is None else only)
-    places = [TopicPartition(topic, n) for n in chosen if metadata.error is None]
-    ends = {p.partition: raw.get_watermark_offsets(p, timeout=30)[1] for p in places}
+    known = raw.list_topics(timeout=30).topics
+    places = [
+        TopicPartition(topic, number, OFFSET_BEGINNING)
+        for topic in topics
+        if topic in known
+        for number in sorted(known[topic].partitions if only is None else only)
+    ]
+    ends = {(p.topic, p.partition): raw.get_watermark_offsets(p, timeout=30)[1] for p in places}
     raw.close()
     reader = consumer(bootstrap)
     try:
-        for place in places:
-            yield from _partition(reader, place, ends[place.partition])
+        reader.assign(places)
+        yield from _upto(reader, {place: end for place, end in ends.items() if end})
     finally:
         reader.close()
 
 
-def _partition(reader: Consumer, place: TopicPartition, end: int) -> Iterator[Message]:
-    reader.assign([TopicPartition(place.topic, place.partition, OFFSET_BEGINNING)])
+def _upto(reader: Consumer, ends: dict[tuple[str, int], int]) -> Iterator[Message]:
+    """Yield what there is until each partition is read to its end."""
     deadline = time.monotonic() + DEADLINE_S
-    while end:
-        for message in reader.consume(10_000, 0.5):
-            failed = message.error()
+    while ends:
+        for message in reader.consume(10_000, 0.1):
+            place = (message.topic() or "", message.partition() or 0)
+            failed, offset = message.error(), message.offset() or 0
             if failed is None:
-                yield message
                 deadline = time.monotonic() + DEADLINE_S
-            elif failed.code() == KafkaError._PARTITION_EOF and message.offset() >= end:
-                return
+                yield message
+            elif failed.code() == KafkaError._PARTITION_EOF and offset >= ends.get(place, 0):
+                ends.pop(place, None)
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{place.topic} cannot be read to {end}")
+            raise TimeoutError(f"cannot be read to the end: {ends}")
 
 
 class TopicReader:
@@ -83,8 +95,12 @@ class TopicReader:
         self._schemas: dict[int, _Schema] = {}
 
     def records(self, topic: str, table: str) -> Iterator[Record]:
-        for message in committed(self._bootstrap, topic):
-            yield self._record(message, table)
+        return self.records_of({topic: table})
+
+    def records_of(self, topics: Mapping[str, str]) -> Iterator[Record]:
+        """Yield the records of several topics; `topics` is topic → table."""
+        for message in committed_of(self._bootstrap, list(topics)):
+            yield self._record(message, topics[message.topic() or ""])
 
     def dead(self, topic: str, sink: str) -> Iterator[Dead]:
         for message in committed(self._bootstrap, topic):
