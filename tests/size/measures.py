@@ -56,7 +56,7 @@ def large_transaction(place: Place, rows: int, width: int, options: str = "") ->
         peak, at_kill = worker.peak_mb, place.written("item")
         worker.server.kill()
         with worker:
-            wrong = _wrong(place, rows)
+            wrong = _wrong(worker, rows)
             seconds = time.monotonic() - committed
             peak = max(peak, worker.peak_mb)
     return Transaction(
@@ -75,14 +75,14 @@ def _fill(db: Db, rows: int, width: int) -> None:
                 raise psycopg.Rollback(inner)
 
 
-def _wrong(place: Place, rows: int) -> str:
+def _wrong(worker: SourceWorker, rows: int) -> str:
     """Say where the topic is not 0, 1, 2 … once each and nothing more; "" when it is."""
-    for expected, key in enumerate(place.keys("item", rows)):
+    for expected, key in enumerate(worker.keys("item", rows)):
         if key != zigzag(expected):
             return f"record {expected} has key {key.hex()}, not {zigzag(expected).hex()}"
-    with psycopg.connect(place.url, autocommit=True) as db:
+    with psycopg.connect(worker.place.url, autocommit=True) as db:
         db.execute("insert into item values (-1, 'the end')")
-    last = list(place.keys("item", rows + 1))[-1]
+    last = list(worker.keys("item", rows + 1))[-1]
     return "" if last == zigzag(-1) else f"{last.hex()} follows the last row"
 
 

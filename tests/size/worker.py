@@ -26,7 +26,8 @@ kafka: {{bootstrap: "{bootstrap}", registry: "{registry}"}}
 sources:
   {name}: {{type: postgres, url: "{url}", {options}}}
 """
-IDLE_S = 120.0
+IDLE_S = 600.0
+"""As long as a server may take, on a busy machine, to read a huge transaction once more."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,6 @@ class Place:
         """Return the end of a table's topic, markers of transactions counted."""
         topic = self.topic(table)
         return high_watermark(self.kafka, topic, 0) if topic_ids(self.kafka, [topic]) else 0
-
-    def keys(self, table: str, count: int) -> Iterator[bytes]:
-        """Yield the keys of the first `count` committed records, without registry frame."""
-        consumer = consumer_client(self.kafka, group_id=secrets.token_hex(4))
-        consumer.assign([TopicPartition(self.topic(table), 0, OFFSET_BEGINNING)])
-        try:
-            quiet = time.monotonic() + IDLE_S
-            while count > 0:
-                assert time.monotonic() < quiet, f"{count} records of {table} did not come"
-                for message in consumer.consume(min(count, 10_000), 0.2):
-                    if message.error() is None:
-                        count -= 1
-                        quiet = time.monotonic() + IDLE_S
-                        yield (message.key() or b"")[5:]
-        finally:
-            consumer.close()
 
 
 class SourceWorker:
@@ -127,3 +112,21 @@ class SourceWorker:
             except OSError:  # closed meanwhile
                 continue
         return total
+
+    def keys(self, table: str, count: int) -> Iterator[bytes]:
+        """Yield the keys of the first `count` committed records, without registry frame."""
+        consumer = consumer_client(self.place.kafka, group_id=secrets.token_hex(4))
+        consumer.assign([TopicPartition(self.place.topic(table), 0, OFFSET_BEGINNING)])
+        try:
+            quiet = time.monotonic() + IDLE_S
+            while count > 0:
+                assert self.server.running, end_of_log(self.server.log)
+                waiting = f"{count} records of {table} did not come"
+                assert time.monotonic() < quiet, f"{waiting}\n{end_of_log(self.server.log)}"
+                for message in consumer.consume(min(count, 10_000), 0.2):
+                    if message.error() is None:
+                        count -= 1
+                        quiet = time.monotonic() + IDLE_S
+                        yield (message.key() or b"")[5:]
+        finally:
+            consumer.close()
