@@ -46,12 +46,18 @@ def extensions() -> list[Extension]:
     return found
 
 
-def choose_compiler() -> None:
-    """Take the compiler from a wheel where the system has none."""
-    own = shlex.split(str(sysconfig.get_config_var("CC") or "cc"))[0]
-    if "CC" not in os.environ and shutil.which(own) is None and find_spec("ziglang"):
+def choose_compiler() -> bool:
+    """Take the compiler from a wheel where the system has none; tell whether there is one.
+
+    `optional` covers a compiler that fails, not one that is missing.
+    """
+    command = os.environ.get("CC") or str(sysconfig.get_config_var("CC") or "cc")
+    if shutil.which(shlex.split(command)[0]):
+        return True
+    if find_spec("ziglang"):
         os.environ["CC"] = f"{shlex.quote(sys.executable)} -m ziglang cc"
+        return True
+    return False
 
 
-choose_compiler()
-setup(ext_modules=extensions())
+setup(ext_modules=extensions() if choose_compiler() or REQUIRED else [])

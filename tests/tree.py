@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -22,6 +23,15 @@ def files() -> list[Path]:
         check=True,
     ).stdout
     return sorted(path for line in listed.splitlines() if (ROOT / (path := Path(line))).is_file())
+
+
+def clone(folder: Path) -> Path:
+    """Copy what a clone holds into `folder`, so that nothing lying about gets in."""
+    for path in files():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, target)
+    return folder
 
 
 def python_files(*tops: str) -> list[Path]:

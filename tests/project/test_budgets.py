@@ -64,7 +64,7 @@ def test_no_file_has_more_than_400_lines() -> None:
     sizes = {
         str(path): len(read(path).splitlines())
         for path in files()
-        if path.suffix in {".py", ".pyx", ".pyi"}
+        if path.suffix in {".py", ".pyx", ".pxd", ".pyi"}
     }
     assert over(sizes, FILE) == {}
 
@@ -82,7 +82,7 @@ def test_no_compiled_function_has_more_than_100_lines() -> None:
     """Cython has no parser at hand: a function goes on while lines are indented deeper."""
     sizes: dict[str, int] = {}
     for path in files():
-        if path.suffix == ".pyx":
+        if path.suffix in {".pyx", ".pxd"}:
             sizes |= {f"{path}::{name}": size for name, size in compiled_functions(read(path))}
     assert over(sizes, COMPILED_FUNCTION) == {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tree import PACKAGES, ROOT, files
+from tree import PACKAGES, ROOT, clone, files
 
 UV = Path(sys.executable).with_name("uv")
 
@@ -25,12 +24,7 @@ def run(*argv: object, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from what a clone holds, so that nothing lying about gets in."""
-    folder = tmp_path_factory.mktemp("clone")
-    for path in files():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / path, target)
+    folder = clone(tmp_path_factory.mktemp("clone"))
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", ".", cwd=folder)
     [built] = (folder / "dist").glob("*.whl")
     return built
@@ -38,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_everything_that_is_not_python(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
-    kinds = {".md", ".toml", ".typed", ".py", ".pyi", ".pyx"}
+    kinds = {".md", ".toml", ".typed", ".py", ".pyi", ".pyx", ".pxd"}
     ours = {str(path) for path in files() if path.parts[0] in PACKAGES and path.suffix in kinds}
     assert ours <= held
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
@@ -56,6 +50,7 @@ def environment(wheel: Path, extras: str, folder: Path) -> Path:
 
 def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     programs = environment(wheel, "[postgres,local]", tmp_path)
+    assert "compiled" in run(programs / "cdc", "doctor", "--require", "compiled", cwd=tmp_path)
     show = "import cdc.local.parts, schemas, sinks; print(len(cdc.local.parts.kafka_parts()))"
     assert int(run(programs / "python", "-I", "-c", show, cwd=tmp_path)) > 40
     assert "Usage" in run(programs / "cdc", "--help", cwd=tmp_path)
