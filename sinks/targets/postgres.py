@@ -11,12 +11,13 @@ reply to COMMIT is lost, the cursor itself says whether it happened.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, LiteralString
 
 import psycopg
 import structlog
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from cdc.connections.postgres import Login, connect, guard
@@ -83,7 +84,7 @@ class Config(BaseModel):
         default=1, ge=1, description="Processes that share the topics; 1 keeps consistent cuts"
     )
     buffer_bytes: int = Field(
-        default=8 * 1024 * 1024, ge=1024, description="Bytes held in memory before a cut"
+        default=20 * 1024 * 1024, ge=1024, description="Bytes held in memory before a cut"
     )
 
 
@@ -99,6 +100,7 @@ class PostgresTarget:
 
     def __init__(self, context: Context, config: Config) -> None:
         self._config = config
+        self._reserved = False
         self._owner = f"{context.pipeline}/{context.name}"
         self._application = f"tailrace/{context.pipeline}/sink/{context.name}"
         self._login = Login(
@@ -125,8 +127,14 @@ class PostgresTarget:
         """Let go of the connection and the staging in it."""
         connection, self._connection = self._connection, None
         self._tables.clear()
-        if connection is not None:
-            connection.close()
+        if connection is None:
+            return
+        if self._reserved and connection.info.transaction_status == TransactionStatus.IDLE:
+            # The server ends a session a moment after it is closed; the others wait for this.
+            with suppress(psycopg.Error):
+                connection.execute("SELECT pg_advisory_unlock_all()")
+        self._reserved = False
+        connection.close()
 
     def cursors(
         self, partitions: Sequence[TopicPartition]
@@ -191,6 +199,7 @@ class PostgresTarget:
                 connection.execute(query, (self._owner,))
             except psycopg.errors.LockNotAvailable as error:
                 raise TargetUnavailable(_RESERVED) from error
+        self._reserved = True
 
     def _admit(self) -> None:
         """Refuse while another worker holds the sink; one that is frozen does not for long."""
