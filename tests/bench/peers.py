@@ -61,7 +61,7 @@ def versions() -> dict[str, str]:
 
 def settings(name: str, values: Mapping[str, object]) -> dict[str, str]:
     """A file of tests/bench/peers as name → value; a placeholder without a value is an error."""
-    text = Template((SETTINGS / f"{name}.properties").read_text("utf-8").replace("${…}", ""))
+    text = Template((SETTINGS / f"{name}.properties").read_text("utf-8"))
     lines = text.substitute({key: str(value) for key, value in values.items()}).splitlines()
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {key: value for key, _, value in pairs}
