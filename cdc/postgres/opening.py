@@ -9,7 +9,7 @@ import msgspec
 from psycopg.pq.abc import PGconn
 
 from cdc.connections.postgres import Login
-from cdc.errors import PreflightFailed, StateError
+from cdc.errors import PreflightFailed, SourceUnavailable, StateError
 from cdc.postgres import publication as publications
 from cdc.postgres.catalog import Catalog, TableFacts, selects
 from cdc.postgres.commands import System, identify
@@ -35,6 +35,7 @@ class Opening:
             settings.publication, given=not settings.own_publication
         )
         self.publications: list[str] = []
+        self.leftover: int | None = None
 
     def selected(self) -> list[TableFacts]:
         """Return the tables the globs select now; of a given publication, those it carries."""
@@ -90,6 +91,20 @@ class Opening:
                     f"`key:` {problem}", hint="correct `key:`, or set REPLICA IDENTITY FULL"
                 )
 
+    def make_room(self) -> None:
+        """Drop the slot that was there at the opening, and no other.
+
+        Whoever stood still since then may have a successor by now, with a slot of the same name;
+        what that slot holds would be lost. Raises `errors.SourceUnavailable` when it has moved.
+        """
+        slot = slot_facts(self.catalog, self.settings.slot)
+        if slot is not None and slot.confirmed_flush_lsn != self.leftover:
+            raise SourceUnavailable(
+                f"slot {slot.name} was made by another worker meanwhile",
+                hint="the worker begins again from what is stored now",
+            )
+        self.drop_leftover()
+
     def drop_leftover(self) -> None:
         """Drop a slot that an earlier life made and did not come to use."""
         drop_slot(self.catalog, self.settings.slot)
@@ -112,6 +127,7 @@ def resume(opening: Opening, stored: Position | None) -> Position:
     """
     settings, catalog = opening.settings, opening.catalog
     slot = slot_facts(catalog, settings.slot)
+    opening.leftover = slot.confirmed_flush_lsn if slot is not None else None
     if stored is None and slot is not None:
         return _adopt(opening)
     if stored is None or stored.creating:

@@ -234,7 +234,7 @@ class Session:
             if self._settings.snapshot == "only" and not self._snapshots.jobs:
                 self._finish(upto)
         elif self._state is State.ANNOUNCED and upto.creating:
-            self._opening.drop_leftover()
+            self._opening.make_room()
             self._creation = SlotCreation(self._pgconn, self._catalog, self._login)
             self._creation.start(upto.slot, failover=self._settings.failover)
             self._state = State.CREATING
