@@ -1,4 +1,17 @@
-"""The eighteen bugs: what each does, where it is provoked, and what the checker must call it."""
+"""The eighteen bugs: what each does, where it is provoked, and what the checker must call it.
+
+Where the shipped code has a second belt, the bug shows where only the first would have held:
+
+* A slot that is told too much is caught by the worker at its next start (R3). So what is looked
+  at is the slot beside the positions topic, from outside, and not only what is lost afterwards.
+* Stale positions would be caught by the same comparison. What the source tells the server of how
+  far it is, is held back meanwhile, as on a slow link, so that the slot is as old as they are.
+* Repetitions in the topics are dropped by the sink (R5): they are looked for in the topics.
+* Values missing from the create of a key change are taken from the old row by the sink (R6). The
+  bug makes them NULL, as a source does that knows no other way to say "not sent".
+
+Bugs are put into the plain executor, which is what these workers run.
+"""
 
 from __future__ import annotations
 

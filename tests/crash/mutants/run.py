@@ -36,6 +36,7 @@ __all__ = ["CONTROL", "Outcome", "Trial", "attempts", "make_ready", "run", "tria
 
 CONTROL = "control"
 JOBS = 3
+HEAD = f"{'bug':<30} {'scenario':<26} {'expected':<18} {'reported':<60} {'s':>6}"
 TABLES = ("plain", "toasted", "reborn", "bulk")
 
 
@@ -51,7 +52,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`reported` are the invariants the checker named; `broken` says why there is no verdict."""
+    """`reported` are the invariants the checker named; `detail` its examples, or why it has none."""
 
     mutant: str
     scenario: str
@@ -167,6 +168,7 @@ def main() -> int:
 def report(chosen: Sequence[Trial], jobs: int, file: Path) -> int:
     """Run, print the table, write the file; 0 when every bug was caught and the control clean."""
     outcomes = []
+    sys.stdout.write(f"{HEAD}\n")
     for outcome in run(chosen, jobs):
         outcomes.append(outcome)
         sys.stdout.write(f"{line(outcome)}\n")
