@@ -172,6 +172,12 @@ def test_the_install_steps_of_the_dockerfile_make_a_command_that_works(built: Pa
     assert "source" in helped.stdout
 
 
+def test_the_image_runs_the_compiled_executor(built: Path) -> None:
+    asked = run(built, "doctor", "--require", "compiled")
+    assert asked.returncode == 0, asked.stderr
+    assert "ziglang" in pinned(ROOT / "docker" / "build.lock"), "a slim image has no compiler"
+
+
 def test_the_installed_connectors_are_those_of_the_pipeline(built: Path) -> None:
     listed = run(built, "connectors")
     assert listed.returncode == 0, listed.stderr

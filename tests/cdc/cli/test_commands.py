@@ -191,3 +191,14 @@ def test_the_doctor_tells_what_runs(cdc: Cdc) -> None:
     assert facts["source"]["postgres"] == "cdc.sources.postgres"
     assert cdc("doctor", "--require", "local").code == 0
     assert cdc("doctor", "--require", "magic").code == 2
+
+
+def test_the_doctor_says_which_executor_runs_and_what_to_do_without_the_compiled_one(
+    cdc: Cdc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cdc("doctor", "--json").json()["executor"] == "compiled"
+    assert cdc("doctor", "--require", "compiled").code == 0
+    monkeypatch.setenv("CDC_EXECUTOR", "plain")
+    asked = cdc("doctor", "--json", "--require", "compiled")
+    assert (asked.code, asked.json()["executor"]) == (1, "plain")
+    assert "make compile" in asked.err
