@@ -104,6 +104,24 @@ def test_a_streamed_transaction_that_rolls_back_leaves_nothing(capture: Capture,
     assert ids(capture) == [0]
 
 
+def test_the_end_of_a_transaction_that_was_aborted_before_it_was_streamed_is_passed_over(
+    capture: Capture, db: Db
+) -> None:
+    """PostgreSQL 18 skips what it finds aborted, and tells of the end of its savepoints."""
+    db.execute("CREATE TABLE item (id int PRIMARY KEY, name text)")
+    capture.until_snapshot_done()
+    capture.kill()
+    insert = "INSERT INTO item SELECT i, repeat('x', 100) FROM generate_series(%s::int, %s) i"
+    with db.transaction() as outer, db.transaction():
+        db.execute(insert, (1, 100))
+        with db.transaction():
+            db.execute(insert, (201, 4000))
+        raise psycopg.Rollback(outer)
+    db.execute("INSERT INTO item VALUES (0, '')")
+    capture.until_caught_up(db)
+    assert ids(capture) == [0]
+
+
 def test_two_streamed_transactions_leave_in_commit_order(
     capture: Capture, db: Db, pg_database: str
 ) -> None:
