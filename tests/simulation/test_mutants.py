@@ -26,7 +26,7 @@ EXPECTED = {
     "cursor-outside-transaction": {"cursor"},
     "event-lsn-filter": {"no loss", "one cut", "exactly once"},
     "keepalive-in-flight": {"stored", "confirmed"},
-    "ordinals-over-raw-rows": {"exactly once"},
+    "no-compare-and-set": {"monotone", "cursor"},
 }
 """Patch → the invariants that may be reported first, as `checker` names them."""
 
