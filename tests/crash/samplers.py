@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from crash.evidence import CutSample, SlotSample
 from crash.topics import consumer, positions_partition, stored_position
 
+MARKERS_S = 1.0
 SLOT = """
 select confirmed_flush_lsn - '0/0', pg_current_wal_lsn() - confirmed_flush_lsn
 from pg_replication_slots where slot_name = %s and confirmed_flush_lsn is not null
@@ -65,7 +66,7 @@ class SlotSampler(Sampler):
         self._pipeline, self._source = names
         self.samples: list[SlotSample] = []
         self.retained = 0
-        self._stored = self._reached = 0
+        self.stored = self._reached = 0
         topic = f"{self._pipeline}.positions"
         self._place = TopicPartition(topic, positions_partition(self._source), 0)
 
@@ -85,9 +86,12 @@ class SlotSampler(Sampler):
         row = connection.execute(SLOT, (slot,)).fetchone()
         if row is None or not self._catch_up(reader):
             return
-        self.retained = int(row[1])
-        if self._stored:
-            self.samples.append(SlotSample(int(row[0]), self._stored))
+        confirmed, self.retained = int(row[0]), int(row[1])
+        if self.stored < confirmed and not self._over.wait(MARKERS_S):
+            # A commit is durable before its markers are: only what stays ahead is ahead.
+            self._catch_up(reader)
+        if self.stored:
+            self.samples.append(SlotSample(confirmed, self.stored))
 
     def _catch_up(self, reader: Consumer) -> bool:
         """Read on to the last committed record; False when that cannot be said."""
@@ -98,7 +102,7 @@ class SlotSampler(Sampler):
                 failed = message.error()
                 if failed is None:
                     stored = stored_position(message, self._source)
-                    self._stored = max(self._stored, stored.confirmed if stored else 0)
+                    self.stored = max(self.stored, stored.confirmed if stored else 0)
                     self._reached = (message.offset() or 0) + 1
                 elif failed.code() == KafkaError._PARTITION_EOF:
                     self._reached = max(self._reached, message.offset() or 0)

@@ -169,14 +169,17 @@ class Scenario:
         for sampler in (*self.slots.values(), *self.cuts.values()):
             sampler.end()
 
-    def wait_for_slots(self, deadline_s: float = 60.0) -> None:
-        """Wait until every source has its slot; what commits from now on must be in the stream."""
+    def wait_for_slots(self, deadline_s: float = 120.0) -> None:
+        """Wait until every source has a slot and a position; until then a killed one begins anew.
+
+        What commits from now on must be in the stream.
+        """
         for layout in self.setting.layouts:
-            slot = f"cdc_{self.name}_{self.called(layout)}"
-            what = f"slot {slot}\n{self.crew.tails()}"
-            wait_until(lambda slot=slot: floor_of(self.source, slot), what, deadline_s)
+            slot, sampler = f"cdc_{self.name}_{self.called(layout)}", self.slots[layout.source]
+            what = f"a position of {layout.source}\n{self.crew.tails()}"
+            wait_until(lambda sampler=sampler: sampler.stored, what, deadline_s)
             floor = floor_of(self.source, slot)
-            assert floor is not None
+            assert floor is not None, f"{slot} is gone"
             self.floors[layout.source] = floor
 
     def backfill(self, layout: Layout, table: str) -> bool:

@@ -154,7 +154,8 @@ class Storm:
         return self._report
 
     def _play(self, stage: Stage) -> None:
-        setting = Setting(code=self._plan.code, settle_s=self._plan.settle_s)
+        settle_s = self._plan.settle_s
+        setting = Setting(code=self._plan.code, settle_s=settle_s, grace_s=settle_s)
         with Scenario(stage, setting, self._folder) as scenario:
             self._rage(scenario)
             scenario.settle()
