@@ -24,7 +24,7 @@ from sinks.decode import SKIP, Event
 
 __all__ = ["Intake", "Members", "Reader", "consumer_settings"]
 
-_AT_LEAST, _AT_MOST, _USUAL_BYTES = 500, 10_000, 1500
+_AT_LEAST, _AT_MOST, _USUAL_BYTES = 500, 10_000, 1200
 _LOST = frozenset(
     {
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - librdkafka's own codes begin so
@@ -61,7 +61,7 @@ def consumer_settings(group: str) -> dict[str, str | float | bool]:
     return {
         "group_id": group,
         "queued_max_messages_kbytes": 4 * 1024,
-        "fetch_message_max_bytes": 1024 * 1024,
+        "fetch_message_max_bytes": 512 * 1024,
         "fetch_max_bytes": 4 * 1024 * 1024,
         "fetch_wait_max_ms": 100,
         "fetch_queue_backoff_ms": 5,

@@ -57,4 +57,4 @@ class SinkJob(msgspec.Struct):
     stop: Callable[[], bool]
     back_off: Callable[[int], float]
     workers: int = 1
-    buffer_bytes: int = 8 * 1024 * 1024
+    buffer_bytes: int = 20 * 1024 * 1024
