@@ -24,7 +24,7 @@ ORDER = (
 
 
 class Watch(threading.Thread):
-    """Notes when each order becomes visible in a target, to the millisecond."""
+    """Notes when each order becomes visible in a target, to two milliseconds."""
 
     def __init__(self, url: str, last: int) -> None:
         super().__init__(daemon=True)
@@ -41,7 +41,7 @@ class Watch(threading.Thread):
             now = time.monotonic()
             self.seen.update((identity, now) for (identity,) in rows)
             newest = rows[-1][0] if rows else newest
-            time.sleep(0.001)
+            time.sleep(0.002)
         self._connection.close()
 
 

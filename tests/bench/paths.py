@@ -283,7 +283,7 @@ def _workers(bench: Bench, pipeline: Pipeline, count: int) -> Measured:
             stack.enter_context(scene.worker(apply, "sink", "copy", "--worker", str(worker)))
             for worker in range(count)
         ]
-        clock = Clock(processes, poll_s=0.1)
+        clock = Clock(processes, poll_s=0.25)
         found = timed(("scaling", f"{count} workers"), progress, bench.rows, clock)
     scene.drop(target)
     return found
