@@ -83,6 +83,7 @@ class Publisher:
         self._producer: Producer | None = None
         self._partition = 0
         self._open: _Open | None = None
+        self._last: Batch | None = None
 
     def acquire(self) -> Stored:
         """Take ownership and return what was committed last. Raises as `kafka_error` maps."""
@@ -183,8 +184,23 @@ class Publisher:
         self._call(self._producer.commit_transaction, doing)
         failpoint("publish.after_commit")
         self._open = None
+        self._last = msgspec.structs.replace(opened.batch, rows=(), progress=())
         taken = time.monotonic() - started
         return Committed(batch.upto, opened.rows, opened.bytes, taken, opened.oldest_us)
+
+    def prove(self) -> None:
+        """Commit the last position once more. Raises `errors.Fenced` when it is not ours any more.
+
+        For a source that is away: what ended its connection may be our successor, and to acquire
+        anew would fence the rightful owner.
+        """
+        if self._producer is None or self._last is None:
+            return
+        if self._open is not None:
+            self._open = None
+            _abort(self._producer)
+        self.add(self._last)
+        self.commit()
 
     def close(self) -> None:
         """Abort what is open and let go; never raises for a broker that is away."""

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
 
-from cdc.errors import CdcError, Unavailable
+from cdc.errors import CdcError, SourceUnavailable, Unavailable
 from cdc.failpoints import failpoint
 from cdc.publish import Committed, Publisher
 from cdc.source import Source, SourceStatus, Watchful
@@ -131,6 +132,10 @@ class _Worker:
                     self._obey(source)
                 self._step(source, publisher)
             self._commit(source, publisher)
+        except SourceUnavailable:
+            with suppress(Unavailable):
+                publisher.prove()
+            raise
         finally:
             source.close()
             publisher.close()

@@ -50,6 +50,24 @@ def test_a_commit_makes_records_and_position_visible_together(pipeline: Pipeline
     assert stored.boundary == Stamp(1, 10)
 
 
+def test_an_owner_can_prove_that_it_was_not_replaced(pipeline: Pipeline) -> None:
+    first = pipeline.publisher()
+    first.acquire()
+    first.add(item_batch(10, [1]))
+    first.commit()
+    first.add(item_batch(20, [2]))
+    first.prove()
+    second = pipeline.publisher()
+    assert second.acquire().position == {"version": 1, "number": 10}
+    with pytest.raises(Fenced):
+        first.prove()
+    second.add(item_batch(20, [2]))
+    assert second.commit() is not None
+    for publisher in (first, second):
+        publisher.close()
+    assert [v["after"]["id"] for v in values(pipeline, pipeline.topic())] == [1, 2]
+
+
 def test_what_was_not_committed_is_never_read(pipeline: Pipeline) -> None:
     first = pipeline.publisher()
     first.acquire()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cdc.errors import CdcError, GapError, SourceUnavailable
+from cdc.errors import CdcError, Fenced, GapError, SourceUnavailable
 from cdc.positions import PositionsTopic
 from cdc.publish import Committed
 from cdc.source import Batch, Progress, SourceStatus
@@ -136,6 +136,23 @@ Start = Callable[[Log], Running]
 
 def commits_of(pipeline: Pipeline) -> list[bytes]:
     return [message.key() or b"" for message in pipeline.read(pipeline.topic())]
+
+
+def test_an_owner_whose_source_went_away_does_not_fence_its_successor(
+    pipeline: Pipeline, start: Start
+) -> None:
+    """A successor ends the connection of whom it replaces: a frozen one first sees just that."""
+    log = Log(2)
+    running = start(log)
+    wait_until(lambda: log.confirmed and log.confirmed[-1] == 20, "the last confirm")
+    successor = pipeline.publisher()
+    successor.acquire()
+    log.fail_at[30] = SourceUnavailable("the connection was ended")
+    wait_until(lambda: running.error is not None, "the replaced owner to end")
+    assert isinstance(running.error, Fenced)
+    successor.add(item_batch(30, [30]))
+    assert successor.commit() is not None
+    successor.close()
 
 
 def test_everything_is_published_once_and_confirmed_after(pipeline: Pipeline, start: Start) -> None:
