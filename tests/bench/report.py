@@ -40,6 +40,11 @@ class PathResult(msgspec.Struct):
         """Whether it has no result that counts."""
         return bool(self.failed or self.differs)
 
+    @property
+    def sides(self) -> list[str]:
+        """Who was measured, in the order of the first run."""
+        return list(dict.fromkeys(one.side for one in self.runs))
+
     def of(self, side: str) -> list[Measured]:
         """The runs of one side."""
         return [one for one in self.runs if one.side == side]

@@ -6,6 +6,7 @@ python tests/bench/section.py build/bench.json     # keep what was measured, as 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,12 @@ def markdown(kept: Path = KEPT) -> str:
     results = load(kept)
     if not results.paths:
         return "Nothing was measured yet: `make bench`.\n"
-    return "\n".join([_on_what(results), "", *_table(results), "", _how(results), ""])
+    parts = [_wrapped(_on_what(results)), "", *_table(results), "", _wrapped(_how(results)), ""]
+    return "\n".join(parts)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(results: Results) -> list[str]:
@@ -50,7 +56,7 @@ def _on_what(results: Results) -> str:
         f"Debezium {of['debezium-connector-postgres']} and its JDBC sink "
         f"{of['debezium-connector-jdbc']} on Kafka Connect {of['connect-runtime']}, "
         f"Java {of['java']} with 1 GB of heap, warm, Avro. "
-        f"Commit {_between([one.commit for one in taken])}; load before the paths "
+        f"Commit {', '.join(dict.fromkeys(one.commit for one in taken))}; load before the paths "
         f"{min(one.load[0] for one in taken):.1f} to {max(one.load[0] for one in taken):.1f}."
     )
 
@@ -61,17 +67,16 @@ def _how(results: Results) -> str:
     alone = [name for name in COMPARED if not _has_peer(results, name)]
     said += [f"no peer ran beside {name}" for name in alone]
     back = "; ".join(said) or "counts and 1,000 sampled rows were equal in every run"
-    rows = _between([f"{one.rows:,}" for one in results.paths.values()])
+    rows = " or ".join(dict.fromkeys(f"{one.rows:,}" for one in results.paths.values()))
     runs = min(
-        len([one for one in path.runs if one.side == path.runs[0].side])
-        for path in results.paths.values()
+        (len(one.of(side)) for one in results.paths.values() for side in one.sides), default=0
     )
     return (
         f"Medians of at least {runs} runs of {rows} rows of 10 columns, about 200 bytes each, sides "
         "taking turns in each run; the clock starts at the first hundred rows. Tailrace is exactly "
-        "once on every line, Debezium at least once. "
-        f"Both topics were read back: {back}. `invalid` would mean that the peer ran below 0.7 of "
-        "what it is known to do. The servers alone: the walsender, one COPY, the merge of staged "
+        "once on every line, Debezium as configured at least once. "
+        f"Both topics were read back: {back}. A ratio is `invalid` where the peer ran below 0.7 of "
+        "what it is known to do on two cores. The servers alone: the walsender, one COPY, the merge of staged "
         "rows and one consumer, each without anything of ours. Repeat it with `make bench`, and "
         "write this section with `make readme`."
     )

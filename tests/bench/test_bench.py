@@ -133,6 +133,18 @@ def test_the_readme_says_of_speed_what_was_measured() -> None:
     assert section(README.read_text("utf-8"), "speed") == markdown()
 
 
+def test_the_section_names_a_path_that_failed_and_sides_that_differ(tmp_path: Path) -> None:
+    found = stream(100_000, 15_000, differs=["run 2: order 5"])
+    found.paths["sink"] = PathResult("2026-01-01", "abc", [0.1], 1, failed="no broker")
+    found.machine = {"cores": "2", "processor": "p", "memory": "m", "system": "s"}
+    found.versions = dict.fromkeys(
+        ("postgres", "kafka", "python", "executor", "java", *peers.versions()), "1"
+    )
+    write(found, tmp_path / "results.json")
+    text = " ".join(markdown(tmp_path / "results.json").split())
+    assert "stream: run 2: order 5; sink: no broker; no peer ran beside snapshot" in text
+
+
 def test_a_section_is_replaced_between_its_markers() -> None:
     text = "a\n<!-- x: made -->\nold\n<!-- /x -->\nb\n"
     assert replaced(text, "x", "new\n") == "a\n<!-- x: made -->\nnew\n<!-- /x -->\nb\n"
