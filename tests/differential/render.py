@@ -7,6 +7,7 @@ behind the envelope. None of these is a difference between the two; those are in
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from datetime import date, time
 from typing import Any
@@ -109,7 +110,7 @@ def number(value: Any) -> str:
 
 
 def single(value: Any) -> str:
-    return f"{float(value):.6g}"
+    return repr(struct.unpack("f", struct.pack("f", float(value)))[0])
 
 
 def plain_text(value: Any) -> str:
