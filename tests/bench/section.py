@@ -76,8 +76,8 @@ def _how(results: Results) -> str:
         "sides taking turns in each run; the clock starts at the first hundred rows. Tailrace is "
         "exactly once on every line, Debezium as configured at least once. "
         f"Both topics were read back: {back}. A ratio is `invalid` where the peer ran below 0.7 of "
-        "what it is known to do on two cores. The servers alone: the walsender, one COPY, the merge "
-        "of staged rows and one consumer, each without anything of ours. Repeat it with "
+        "what it is known to do on two cores. The servers alone: the walsender, one COPY, the "
+        "merge of staged rows and one consumer, each without anything of ours. Repeat it with "
         "`make bench`, and write this section with `make readme`."
     )
 
