@@ -39,6 +39,7 @@ bench-smoke: compile ## see that the bench runs: few rows, no peers
 
 readme: $(STAMP) ## keep what was measured, and write the README's sections that are made of it
 	@test ! -e build/bench.json || PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/bench/section.py build/bench.json
+	@test ! -e build/soak.json || PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/section.py build/soak.json
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/readme.py
 
 storm: $(STAMP) ## kill workers at random under load and check what survived

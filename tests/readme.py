@@ -38,8 +38,9 @@ def _found(text: str, name: str) -> re.Match[str]:
 def sections() -> dict[str, Callable[[], str]]:
     """What writes each section, by name; one line for a new one."""
     from bench.section import markdown as speed
+    from crash.section import markdown as proof
 
-    return {"speed": speed}
+    return {"speed": speed, "proof": proof}
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 The clock starts when the worker is killed, or when the server accepts connections again, or when
 the owner freezes; it stops when a row written after that moment is in the target. A killed worker
-is started again at once, as an orchestrator does; of two `cdc run` the second replaces a frozen one.
+is started again at once, as an orchestrator does; of two `cdc run` one replaces the other.
 """
 
 from __future__ import annotations
