@@ -74,6 +74,11 @@ def _nan(cell: Cell) -> bool:
     return cell.mine == "NaN" and cell.other == "NAN"
 
 
+NORMALISED["tombstone"] = (
+    "a tombstone without a key removes nothing; Debezium writes one all the same"
+)
+
+
 class Comparison:
     """Counts of one comparison. `different` is empty when all is equal."""
 
@@ -86,14 +91,16 @@ class Comparison:
 
     def table(self, name: str, mine: Sequence[Event], others: Sequence[Event]) -> None:
         """Compare what came of one table, event by event, to the first that cannot be matched."""
-        for place, (one, other) in enumerate(zip_longest(mine, others)):
+        known = [e for e in others if e.op != "tombstone" or e.key is not None]
+        self.used["tombstone"] += len(others) - len(known)
+        for place, (one, other) in enumerate(zip_longest(mine, known)):
             if one is None or other is None:
-                self._differ(f"{name}: {len(mine)} events of ours, {len(others)} of theirs")
+                self._differ(f"{name}: {len(mine)} events of ours, {len(known)} of theirs")
                 return
             self.events[one.op] += 1
             found = list(self._event(one, other))
             for text in found:
-                self._differ(f"{name} event {place} ({one.op} in {one.txid}): {text}")
+                self._differ(f"{name} event {place} ({one.op} in {one.txid}): {text[:300]}")
             if one.op != other.op:
                 return
 
