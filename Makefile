@@ -8,7 +8,7 @@ PIN     = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-v
           --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: env compile demo test lint bench bench-smoke readme storm soak size differential lock clean help
+.PHONY: env compile demo test lint bench bench-smoke readme storm soak mutants size differential lock clean help
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -8,14 +8,18 @@ Exit status 1 and the violation when an invariant does not hold.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from unittest import mock
 
 from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.internal.conjecture import providers
 from hypothesis.stateful import run_state_machine_as_test
 
 from simulation.machine import Simulation, Totals
@@ -24,6 +28,17 @@ from simulation.world import Violation
 
 _DECISIONS = 40
 _AT_ONCE = 50
+
+
+@contextlib.contextmanager
+def seed_alone() -> Iterator[None]:
+    """Keep Hypothesis from drawing constants it finds in the code under test.
+
+    They would make a history depend on which modules are loaded, and from which folder.
+    """
+    found = mock.patch.object(providers, "_get_local_constants", providers.Constants)
+    with found, mock.patch.object(providers, "CONSTANTS_CACHE", {}):
+        yield
 
 
 def simulate(number: int, histories: int, *, shrink: bool = False) -> Totals:
@@ -42,7 +57,7 @@ def simulate(number: int, histories: int, *, shrink: bool = False) -> Totals:
     class Machine(Simulation):
         totals = Totals()
 
-    with twins():
+    with twins(), seed_alone():
         run_state_machine_as_test(seed(number)(Machine), settings=chosen)
     return Machine.totals
 

@@ -52,7 +52,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`reported` are the invariants the checker named; `detail` its examples, or why it has none."""
+    """`reported` are the invariants the checker named; `detail` its examples, or why none."""
 
     mutant: str
     scenario: str

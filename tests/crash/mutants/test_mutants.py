@@ -1,4 +1,4 @@
-"""The quickest of the seeded bugs, so that the harness is known to work; `make mutants` runs all."""
+"""The quickest of the seeded bugs show that the harness works; `make mutants` runs all."""
 
 from __future__ import annotations
 
