@@ -58,6 +58,7 @@ def kafka() -> Iterator[LocalKafka | ContainerKafka]:
     """One broker for the whole session: name topics, groups and transactional ids uniquely."""
     with a_kafka() as server:
         yield server
+        server.server.kill()  # it would put thousands of topics away that nobody will read
 
 
 @pytest.fixture(scope="session")

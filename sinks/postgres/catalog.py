@@ -65,6 +65,14 @@ FROM unnest(%s::text[]) n
 _ANYTHING = (None, "S", "U", "X", "Z")
 """Categories (pg_type.typcategory) that take, or may hold, the text of anything: strings, and
 user-defined types, whose input function alone knows."""
+_MADE_MEANWHILE = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.DuplicateColumn,
+)
+"""What two workers that make the same with IF NOT EXISTS get when they race in the catalogue."""
 _RELATION = """
 SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'f')
@@ -172,8 +180,7 @@ class Catalog:
             try:
                 with self._connection.transaction():
                     self._connection.execute(statement)
-            except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateObject):
-                # Another worker made the same: two CREATE IF NOT EXISTS race in the catalogue.
+            except _MADE_MEANWHILE:
                 continue
             except psycopg.errors.InsufficientPrivilege as error:
                 raise PreflightFailed(
