@@ -44,7 +44,7 @@ MUTANTS = (
     Mutant("unknown-event-skipped", "strange-message", ("lost-write",)),
     Mutant("snapshot-without-visibility", "half-committed", ("snapshot-cut",)),
     Mutant("positions-to-end-of-partition", "hidden-positions", ("duplicate",)),
-    Mutant("confirmed-before-stored", "statements", ("confirmed-ahead",)),
+    Mutant("confirmed-before-stored", "killed-before-storing", ("confirmed-ahead",)),
     Mutant("truncate-without-barrier", "truncated-in-four", ("convergence",)),
     Mutant("ordinals-over-raw-rows", "streamed-savepoint", ("lost-write",)),
     Mutant("key-change-drops-toast", "statements", ("value-fidelity",)),

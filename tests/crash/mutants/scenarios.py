@@ -63,7 +63,6 @@ def statements(ground: Ground) -> None:
     run("update toasted set small = 1, version = nextval('versions') where id = 1")
     run("update toasted set id = 12, version = nextval('versions') where id = 2")
     ground.sentinel()
-    _elsewhere(ground)
 
 
 def _prepared(ground: Ground) -> None:
@@ -78,19 +77,6 @@ def _prepared(ground: Ground) -> None:
     ground.source.execute(f"commit prepared '{ground.name} kept'")
 
 
-def _elsewhere(ground: Ground) -> None:
-    """Write to what is not captured: only the place in the log moves."""
-    ground.source.execute("create table journal.noise as select 1 as id")
-    for _ in range(5):
-        _until_the_slot_moves(ground, "insert into journal.noise select generate_series(1, 1000)")
-
-
-def _until_the_slot_moves(ground: Ground, statement: str) -> None:
-    before = ground.slot_at()
-    ground.source.execute(statement)
-    ground.wait(lambda: ground.slot_at() > before, "the slot to move")
-
-
 def killed_before_commit(ground: Ground) -> None:
     """The source is killed when it has written records and not yet committed them."""
     source, _ = begin(ground)
@@ -98,6 +84,24 @@ def killed_before_commit(ground: Ground) -> None:
     doomed = ground.start_source("publish.before_commit=kill:5")
     ground.load_until_dead(doomed, 1)
     ground.linger(lambda: False, 0.5)  # the sampler looks at what a dead worker left
+    ground.start_source()
+    ground.sentinel()
+
+
+def killed_before_storing(ground: Ground) -> None:
+    """The source is killed when its place in the log, and no row, is about to be committed."""
+    source, _ = begin(ground)
+    source.stop()
+    ground.source.execute("create table journal.noise as select 1 as id")
+    doomed = ground.start_source("publish.before_commit=kill:4")
+    write = "insert into journal.noise select generate_series(1, 1000)"
+
+    def dead() -> bool:
+        ground.source.execute(write)
+        return ground.has_died(doomed)
+
+    ground.wait(dead, "the source to meet its failpoint")
+    ground.linger(lambda: False, 2.5)  # the sampler looks at what a dead worker left
     ground.start_source()
     ground.sentinel()
 
@@ -280,6 +284,7 @@ SCENARIOS: dict[str, Scenario] = {
     for scenario in (
         statements,
         killed_before_commit,
+        killed_before_storing,
         interleaved,
         sink_killed_after_commit,
         changed_while_read,
