@@ -11,23 +11,20 @@ behind it come later, whichever worker dies in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 import psycopg
 from psycopg import sql
 
 from cdc.connector import Context
-from cdc.errors import StateError
-from schemas.change import Stamp
 from sinks.postgres.cursors import CursorTable
+from sinks.stored import VERSION, Place, Places, is_behind, missing, stamp_of
 from sinks.target import Barrier, Cursor, CursorMoved, Span, TopicPartition
 
 __all__ = ["BarrierTable"]
 
 Connection = psycopg.Connection[Any]
-_VERSION = 1
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS {} (
@@ -61,20 +58,8 @@ ON CONFLICT (pipeline, sink, topic, partition) DO UPDATE SET
 _FORGET = "DELETE FROM {} WHERE pipeline = %s AND sink = %s"
 
 
-class _Place(msgspec.Struct, frozen=True):
-    """A partition: its cursor, and the truncation it stands at."""
-
-    cursor: Cursor
-    stands_at: Stamp | None
-
-
-_Places = Mapping[int, _Place]
-
-
-def _place(row: Sequence[Any]) -> _Place:
-    offset, cursor, barrier = row[1], row[2:6], row[6:10]
-    stamp = None if cursor[0] is None else Stamp(*cursor)
-    return _Place(Cursor(offset, stamp), None if barrier[0] is None else Stamp(*barrier))
+def _place(row: Sequence[Any]) -> Place:
+    return Place(Cursor(row[1], stamp_of(row[2:6])), stamp_of(row[6:10]))
 
 
 class BarrierTable:
@@ -99,18 +84,18 @@ class BarrierTable:
         called inside a transaction.
         """
         places = self._read(connection, barrier)
-        if all(_is_behind(places, span, barrier) for span in barrier.spans):
+        if all(is_behind(places, span, barrier) for span in barrier.spans):
             return ()
         self._arrive(connection, barrier)
-        missing = self._missing(connection, barrier) or self._held(connection, barrier)
+        waiting = self._missing(connection, barrier) or self._held(connection, barrier)
         # Looked at again under the locks: what was seen before them may be gone.
-        missing = missing or self._missing(connection, barrier)
-        if not missing:
+        waiting = waiting or self._missing(connection, barrier)
+        if not waiting:
             empty()
             self._release(connection, barrier)
-        return missing
+        return waiting
 
-    def _read(self, connection: Connection, barrier: Barrier) -> _Places:
+    def _read(self, connection: Connection, barrier: Barrier) -> Places:
         query = sql.SQL(_READ).format(cursors=self._cursors_name, barriers=self._name)
         found = connection.execute(query, (*self._owner, *barrier.topic)).fetchall()
         return {row[0]: _place(row) for row in found}
@@ -128,27 +113,11 @@ class BarrierTable:
             numbers = [span.partition.partition for span in here]
             offsets = [span.end.offset for span in here]
             query = sql.SQL(_ARRIVE).format(self._name)
-            values = (*self._owner, *barrier.topic, *barrier.stamp, _VERSION, numbers, offsets)
+            values = (*self._owner, *barrier.topic, *barrier.stamp, VERSION, numbers, offsets)
             connection.execute(query, values)
 
     def _missing(self, connection: Connection, barrier: Barrier) -> list[int]:
-        """Return the partitions that do not stand here. Raises `errors.StateError`."""
-        places = self._read(connection, barrier)
-        missing = []
-        for number in range(barrier.partitions):
-            place = places.get(number)
-            if place is not None and place.stands_at == barrier.stamp:
-                continue
-            stamp = None if place is None else place.cursor.stamp
-            if stamp is not None and stamp >= barrier.stamp and not barrier.snapshot:
-                raise StateError(
-                    f"{barrier.topic[0]}[{number}] is behind a truncation at {tuple(stamp)} that "
-                    "other partitions have not reached",
-                    hint="Their cursors were placed on both sides of it. Put all of them on one: "
-                    "`cdc sink rewind NAME --to earliest --topic TOPIC`.",
-                )
-            missing.append(number)
-        return missing
+        return missing(self._read(connection, barrier), barrier)
 
     def _held(self, connection: Connection, barrier: Barrier) -> list[int]:
         """Lock every cursor of the topic; return those that somebody else holds."""
@@ -173,10 +142,5 @@ class BarrierTable:
             connection.execute(sql.SQL(_FORGET).format(self._name), self._owner)
 
 
-def _is_behind(places: _Places, span: Span, barrier: Barrier) -> bool:
-    place = places.get(span.partition.partition)
-    return place is not None and place.cursor == barrier.behind(span.end)
-
-
-def _is_new(places: _Places, span: Span, barrier: Barrier) -> bool:
+def _is_new(places: Places, span: Span, barrier: Barrier) -> bool:
     return places[span.partition.partition].stands_at != barrier.stamp

@@ -13,14 +13,12 @@ import psycopg
 from psycopg import sql
 
 from cdc.connector import Context
-from cdc.errors import StateError, TopicChanged
-from schemas.change import Stamp
+from sinks.stored import VERSION, cursor_of
 from sinks.target import Cursor, CursorMoved, Span, TopicPartition
 
-__all__ = ["VERSION", "CursorTable"]
+__all__ = ["CursorTable"]
 
 Connection = psycopg.Connection[Any]
-VERSION = 1
 _LOCK = 0x7461696C72616365
 """`tailrace` in ASCII: the key of the advisory lock under which the table is made."""
 
@@ -52,10 +50,6 @@ FROM (SELECT * FROM unnest(%s::text[], %s::int[], %s::text[], %s::bigint[], %s::
 WHERE c.pipeline = %s AND c.sink = %s AND c.topic = v.topic AND c.partition = v.partition
   AND c.topic_id = v.topic_id AND c.next_offset = v.start_offset
 """
-
-
-def _stamp(row: Sequence[Any]) -> Stamp | None:
-    return None if row[0] is None else Stamp(*row)
 
 
 class CursorTable:
@@ -93,34 +87,12 @@ class CursorTable:
     def read(
         self, connection: Connection, partitions: Sequence[TopicPartition]
     ) -> dict[TopicPartition, Cursor | None]:
-        """Return what is stored for `partitions`.
-
-        Raises `errors.TopicChanged` when a topic is another one than the cursor was made for,
-        `errors.StateError` when a newer version wrote the cursor.
-        """
+        """Return what is stored for `partitions`; raises as `sinks.stored.cursor_of`."""
         topics = sorted({partition.topic for partition in partitions})
         rows = connection.execute(sql.SQL(_READ).format(self._name), (*self._owner, topics))
         stored = {(row[0], row[1]): row[2:] for row in rows}
-        return {p: self._cursor(p, stored.get((p.topic, p.partition))) for p in partitions}
-
-    def _cursor(self, partition: TopicPartition, row: Sequence[Any] | None) -> Cursor | None:
-        if row is None:
-            return None
-        topic_id, offset, *stamp, version = row
-        if version > VERSION:
-            raise StateError(
-                f"the cursor of {partition.topic}[{partition.partition}] was written by a newer "
-                f"version ({version} > {VERSION})",
-                hint="Upgrade this worker.",
-            )
-        if topic_id != partition.topic_id:
-            raise TopicChanged(
-                f"topic {partition.topic} was recreated: the cursor is of {topic_id}, the topic "
-                f"is {partition.topic_id}",
-                hint="Its offsets start anew. Decide where to go on: "
-                f"`cdc sink rewind {self._owner[1]} --to earliest`.",
-            )
-        return Cursor(offset, _stamp(stamp))
+        sink = self._owner[1]
+        return {p: cursor_of(stored.get((p.topic, p.partition)), p, sink) for p in partitions}
 
     def advance(self, connection: Connection, spans: Sequence[Span]) -> None:
         """Move every cursor from start to end. Raises `CursorMoved` when one is elsewhere."""

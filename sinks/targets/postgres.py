@@ -38,6 +38,7 @@ from sinks.postgres.cursors import CursorTable
 from sinks.postgres.merge import Staged, StagedTable
 from sinks.postgres.preflight import findings
 from sinks.sql import parents_first
+from sinks.stored import vanished
 from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
 
 __all__ = ["Config", "FieldMap", "PostgresTarget", "TableMap", "check", "create", "drop"]
@@ -156,11 +157,7 @@ class PostgresTarget:
         with self._named_errors():
             catalog = Catalog(connection)
             if known and catalog.read(_placed(schema).table) is None:
-                raise StateError(
-                    f"table {schema.table} is gone, and changes were applied to it before",
-                    hint="Bring it back, or fill it anew: `cdc sink rewind NAME --to earliest "
-                    "--topic TOPIC` where the topic holds everything, else `cdc backfill`.",
-                )
+                raise vanished(schema.table)
             change = self._config.policy == "create+add"
             existing = catalog.ensure(_placed(schema), change=change)
             table = StagedTable(len(self._tables), _placed(schema), existing)
