@@ -1,0 +1,100 @@
+"""Truncations that wait for every partition of their table (R8), kept beside the cursors.
+
+A row says that a partition stands at a truncation; it counts only while the cursor is where the
+row says. The file has one write lock, and `meet` is called with it held: what it reads is so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from sqlite3 import Connection
+from typing import Any
+
+from cdc.connector import Context
+from sinks.sqlite.cursors import CursorTable
+from sinks.stored import VERSION, Place, Places, is_behind, missing, stamp_of
+from sinks.target import Barrier, Cursor, CursorMoved, Span, TopicPartition
+
+__all__ = ["BarrierTable"]
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS tailrace_barriers (
+    pipeline TEXT, sink TEXT, topic TEXT, "partition" INTEGER,
+    topic_id TEXT NOT NULL, at_offset INTEGER NOT NULL,
+    incarnation INTEGER NOT NULL, "commit" INTEGER NOT NULL, ordinal INTEGER NOT NULL,
+    sub INTEGER NOT NULL, version INTEGER NOT NULL,
+    PRIMARY KEY (pipeline, sink, topic, "partition")) WITHOUT ROWID
+"""
+_READ = """
+SELECT c."partition", c.next_offset, c.incarnation, c."commit", c.ordinal, c.sub,
+       b.incarnation, b."commit", b.ordinal, b.sub
+FROM tailrace_cursors c LEFT JOIN tailrace_barriers b
+    ON b.pipeline = c.pipeline AND b.sink = c.sink AND b.topic = c.topic
+    AND b."partition" = c."partition" AND b.topic_id = c.topic_id AND b.at_offset = c.next_offset
+WHERE c.pipeline = ? AND c.sink = ? AND c.topic = ? AND c.topic_id = ?
+"""
+_ARRIVE = "INSERT OR REPLACE INTO tailrace_barriers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_FORGET = "DELETE FROM tailrace_barriers WHERE pipeline = ? AND sink = ?"
+
+
+def _place(row: Sequence[Any]) -> Place:
+    return Place(Cursor(row[1], stamp_of(row[2:6])), stamp_of(row[6:10]))
+
+
+class BarrierTable:
+    """The waiting partitions of one sink; the table is made at its first truncation."""
+
+    def __init__(self, context: Context, cursors: CursorTable) -> None:
+        self._owner = (context.pipeline, context.name)
+        self._cursors = cursors
+
+    def meet(
+        self, connection: Connection, barrier: Barrier, empty: Callable[[], None]
+    ) -> Sequence[int]:
+        """Note who stands at the barrier; the last one calls `empty` and lets all go on.
+
+        Returns the partitions still waited for. Raises as `sinks.target.Target.meet` says. To be
+        called inside a write transaction.
+        """
+        connection.execute(_CREATE)
+        places = self._read(connection, barrier)
+        if all(is_behind(places, span, barrier) for span in barrier.spans):
+            return ()
+        self._arrive(connection, barrier)
+        places = self._read(connection, barrier)
+        waiting = missing(places, barrier)
+        if not waiting:
+            empty()
+            self._release(connection, barrier, places)
+        return waiting
+
+    def _read(self, connection: Connection, barrier: Barrier) -> Places:
+        rows = connection.execute(_READ, (*self._owner, *barrier.topic))
+        return {row[0]: _place(row) for row in rows}
+
+    def _arrive(self, connection: Connection, barrier: Barrier) -> None:
+        """Move our cursors to the truncation and say that they stand there."""
+        moving = [span for span in barrier.spans if span.start != span.end]
+        self._cursors.advance(connection, moving)
+        places = self._read(connection, barrier)
+        topic, topic_id = barrier.topic
+        for span in barrier.spans:
+            number, offset = span.partition.partition, span.end.offset
+            if number not in places or places[number].cursor.offset != offset:
+                raise CursorMoved(f"the cursor of {span.partition} left the truncation", {})
+            row = (*self._owner, topic, number, topic_id, offset, *barrier.stamp, VERSION)
+            connection.execute(_ARRIVE, row)
+
+    def _release(self, connection: Connection, barrier: Barrier, places: Places) -> None:
+        topic, topic_id = barrier.topic
+        spans = [
+            Span(TopicPartition(topic, topic_id, n), place.cursor, barrier.behind(place.cursor))
+            for n, place in places.items()
+        ]
+        self._cursors.advance(connection, spans)
+        connection.execute(f"{_FORGET} AND topic = ?", (*self._owner, topic))
+
+    def forget(self, connection: Connection) -> None:
+        """Delete what waits of this sink."""
+        connection.execute(_CREATE)
+        connection.execute(_FORGET, self._owner)

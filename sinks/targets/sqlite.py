@@ -1,0 +1,245 @@
+"""SQLite as a target: rows and cursors in one transaction of one file, exactly once.
+
+    BEGIN IMMEDIATE ─▶ cursors: compare and set ─▶ deletes, upserts, step by step ─▶ COMMIT
+    the file's one      a second worker stops here    straight into the tables       both or
+    write lock                                                                       neither
+
+Why a change is applied once: the cursor moves from the very offset the span starts at, in the
+transaction that holds the rows. Whoever comes second finds it moved and writes nothing. A killed
+process leaves a log without a commit, which SQLite ignores when the file is next opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cdc.connector import Context, Finding
+from cdc.errors import DataError, TargetUnavailable
+from cdc.failpoints import failpoint
+from schemas.table import TableSchema
+from sinks.mapping import FieldMap, TableMap, Tables, fixed_targets
+from sinks.sqlite.barriers import BarrierTable
+from sinks.sqlite.catalog import Catalog, refuse_shared
+from sinks.sqlite.cursors import CursorTable
+from sinks.sqlite.files import (
+    connect,
+    is_foreign_key,
+    named_errors,
+    rolled_back,
+    savepoint,
+    writing,
+)
+from sinks.sqlite.preflight import findings
+from sinks.sqlite.reservation import Reservation
+from sinks.sqlite.table import Table
+from sinks.stored import vanished
+from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
+
+__all__ = ["Config", "FieldMap", "SqliteTarget", "TableMap", "check", "create", "drop"]
+
+
+class Config(BaseModel):
+    """A sink into a SQLite file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["sqlite"] = Field(default="sqlite", description="The connector's name")
+    path: Path = Field(description="The file; made when it is missing, its folder must be there")
+    tables: Tables = Field(
+        description="Topics to take: a list of globs, or glob → mapping; `!glob` leaves out"
+    )
+    policy: Literal["create+add", "strict"] = Field(
+        default="create+add", description="Make missing tables and columns, or stop at them"
+    )
+    buffer_bytes: int = Field(
+        default=20 * 1024 * 1024, ge=1024, description="Bytes held in memory before a cut"
+    )
+
+
+def create(context: Context, config: Config) -> SqliteTarget:
+    """Return the target; it opens the file when it is opened."""
+    return SqliteTarget(context, config)
+
+
+class SqliteTarget:
+    """See `sinks.target.Target`. One connection, one thread at a time."""
+
+    takes_lines = True
+
+    def __init__(self, context: Context, config: Config) -> None:
+        self._path = _absolute(config.path)
+        self._may_change = config.policy == "create+add"
+        self._reservation = Reservation(self._path, context)
+        self._cursors = CursorTable(context)
+        self._barriers = BarrierTable(context, self._cursors)
+        self._connection: Connection | None = None
+        self._tables: dict[TableSchema, Table] = {}
+        self._inode = 0
+
+    def open(self) -> None:
+        """Open the file and make the table of cursors where it is missing."""
+        self.close()
+        self._connection = connect(self._path)
+        with self._named_errors():
+            self._cursors.create(self._connection)
+        self._inode = self._path.stat().st_ino
+
+    def close(self) -> None:
+        """Let go of the file."""
+        connection, self._connection = self._connection, None
+        self._tables.clear()
+        if connection is not None:
+            connection.close()
+        self._reservation.release()
+
+    def cursors(
+        self, partitions: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, Cursor | None]:
+        """Return what is stored; see `sinks.stored.cursor_of` for what it raises."""
+        with self._named_errors():
+            return self._cursors.read(self._live(), partitions)
+
+    def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
+        """Put cursors where an operator wants them; rows stay as they are."""
+        connection = self._live()
+        with self._named_errors(), writing(connection):
+            self._cursors.place(connection, cursors)
+
+    def prepare(self, schema: TableSchema, *, known: bool = False) -> None:
+        """Make or complete the table by policy."""
+        if schema in self._tables:
+            return
+        with self._named_errors():
+            catalog = Catalog(self._live())
+            if known and catalog.read(schema.table) is None:
+                raise vanished(schema.table)
+            refuse_shared(schema.table, (known.table for known in self._tables))
+            existing = catalog.ensure(schema, change=self._may_change)
+            self._tables[schema] = Table(schema, existing)
+
+    def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:
+        """Compare and set the cursors, write the steps as they come, commit."""
+        with self._applying() as connection:
+            failpoint("sink.before_stage")
+            known = list(spans)  # those of a batch larger than memory are known at its end
+            failpoint("sink.before_cursor")
+            self._cursors.advance(connection, known)
+            self._write(connection, steps)
+            self._cursors.advance(connection, spans[len(known) :])
+            failpoint("sink.before_commit")
+        failpoint("sink.after_commit")
+
+    def meet(self, barrier: Barrier) -> Sequence[int]:
+        """Stand at a truncation, or carry it out; see `sinks.sqlite.barriers`."""
+        with self._applying() as connection:
+
+            def empty() -> None:
+                self._tables[barrier.schema].truncate(connection)
+                failpoint("sink.before_release")
+
+            return self._barriers.meet(connection, barrier, empty)
+
+    def reserve(self) -> None:
+        """Have the sink alone, once whoever applies now is done."""
+        connection = self._live()
+        self._reservation.take()
+        with self._named_errors(), rolled_back(connection):
+            return  # who began before the reservation had the write lock, and has ended
+
+    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+        """Try each step behind a savepoint of its own, and roll everything back.
+
+        What a foreign key refuses is tried again behind the others as long as that helps: `apply`
+        asks for the row it points to at the end only.
+        """
+        refused: dict[int, DataError] = {}
+        connection = self._live()
+        with self._named_errors(), rolled_back(connection):
+            waiting = list(self._tried(connection, enumerate(steps), refused))
+            while waiting:
+                still = list(self._tried(connection, waiting, refused))
+                waiting = still if len(still) < len(waiting) else []
+        return refused
+
+    def _tried(
+        self,
+        connection: Connection,
+        steps: Iterable[tuple[int, Step]],
+        refused: dict[int, DataError],
+    ) -> Iterator[tuple[int, Step]]:
+        """Note which steps are refused, and yield those that a foreign key refuses."""
+        for number, step in steps:
+            refused.pop(number, None)
+            try:
+                with self._named_errors(), savepoint(connection):
+                    self._write(connection, [step])
+            except DataError as error:
+                refused[number] = error
+                if is_foreign_key(error):
+                    yield number, step
+
+    def _write(self, connection: Connection, steps: Iterable[Step]) -> None:
+        for step in steps:
+            work = [(self._tables[mapped.schema], mapped) for mapped in step]
+            moved = [table.complete(connection, mapped) for table, mapped in work]
+            for table, mapped in work:
+                table.clear(connection, mapped)
+            for (table, mapped), rows in zip(work, moved, strict=True):
+                table.write(connection, mapped, rows)
+
+    @contextmanager
+    def _applying(self) -> Iterator[Connection]:
+        connection = self._live()
+        if not self._is_there():
+            raise TargetUnavailable(f"{self._path} was moved or removed while it was written to")
+        with self._named_errors(), writing(connection), self._reservation.respected():
+            yield connection
+
+    def _is_there(self) -> bool:
+        """Tell whether the file under the path is the one that is open."""
+        return self._path.exists() and self._path.stat().st_ino == self._inode
+
+    def _live(self) -> Connection:
+        if self._connection is None:
+            raise TargetUnavailable(f"{self._path} is closed")
+        return self._connection
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        with named_errors(self._path):
+            yield
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def check(_context: Context, config: Config) -> Iterator[Finding]:
+    """Look at the folder, the disk, the file, and every table the mapping names."""
+    yield from findings(
+        _absolute(config.path),
+        fixed_targets(config.tables),
+        may_create=config.policy == "create+add",
+        buffer_bytes=config.buffer_bytes,
+    )
+
+
+def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:
+    """Forget the cursors of this sink; tables and rows stay."""
+    path = _absolute(config.path)
+    if not path.exists():
+        return
+    with closing(connect(path)) as connection, named_errors(path):
+        yield f"cursors of sink {context.name} in {path}"
+        if not dry_run:
+            cursors = CursorTable(context)
+            with writing(connection):
+                cursors.create(connection)
+                BarrierTable(context, cursors).forget(connection)
+                cursors.forget(connection)
