@@ -186,6 +186,15 @@ def _scaling(results: Results) -> Line:
     return Line(what, f"{one:,.0f}, {two:,.0f}", NONE, f"{ratio:.2f} x", "no slower", met)
 
 
+def _alone(results: Results, path: str, what: str) -> Line:
+    """A line of rows per second that no peer stands beside."""
+    found = results.paths.get(path)
+    if found is None or found.failed:
+        return Line(what, "failed" if found else NONE)
+    ours, limit = (_median(found.of(side), "rate") for side in ("tailrace", "limit"))
+    return Line(what, f"{ours:,.0f}", limit=f"{limit:,.0f}")
+
+
 def _idle(results: Results) -> Line:
     """What waiting costs."""
     what = "idle source, idle sink: % of a core"
@@ -204,6 +213,7 @@ def lines(results: Results) -> list[Line]:
         _rate(results, "stream", "the same, plain Python executor", Bar(1.3, 2), "plain"),
         _rate(results, "snapshot", "table → topic, rows/s", Bar(12, 18)),
         _rate(results, "sink", "topic → table, upsert, rows/s", Bar(5, 6)),
+        _alone(results, "sqlite", "topic → SQLite file, upsert, rows/s"),
         *_latency(results),
         _memory(results, "source worker under full load, MB", ("stream", "snapshot")),
         _memory(results, "sink worker under full load, MB", ("sink",)),

@@ -33,7 +33,7 @@ sources:
     snapshot: {snapshot}
     publish: {{partitions: {{"public.orders": {partitions}}}}}
 sinks:
-  copy: {{type: postgres, url: "{target}", tables: ["{name}.public.orders"], workers: {workers}}}
+  copy: {{{target}, tables: ["{name}.public.orders"]}}
 """
 
 INSERT = """
@@ -97,17 +97,24 @@ class Scene:
         """Drop a database with its slots."""
         self.stack.postgres.drop_database(urlsplit(url).path[1:])
 
-    def pipeline(self, source: str, target: str = "", **options: object) -> Pipeline:
-        """Write a pipeline file; options: `name`, `snapshot`, `partitions`, `workers`."""
+    def pipeline(self, source: str, target: str | Path = "", **options: object) -> Pipeline:
+        """Write a pipeline file; options: `name`, `snapshot`, `partitions`, `workers`.
+
+        `target` is the URL of a database, or the path of a SQLite file.
+        """
         name = str(options.pop("name", "")) or self.name("ours")
         file = self.folder / f"{self.name('pipeline')}.yaml"
-        values = {"snapshot": "never", "partitions": 1, "workers": 1, **options}
+        values = {"snapshot": "never", "partitions": 1, **options}
+        workers = values.pop("workers", 1)
+        place = f'type: postgres, url: "{target or source}", workers: {workers}'
+        if isinstance(target, Path):
+            place = f'type: sqlite, path: "{target}"'
         text = CONFIG.format(
             name=name,
             kafka=self.stack.kafka.bootstrap,
             registry=self.stack.registry.url,
             source=source,
-            target=target or source,
+            target=place,
             **values,
         )
         file.write_text(text, "utf-8")
