@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from sqlite3 import Connection
+from typing import Any
 
 from cdc.errors import DataError
 from schemas.change import ABSENT, Cell
@@ -45,7 +46,8 @@ class Table:
         self._existing = existing
         self._name = f"{quoted(existing.name)} AS t"
         self._columns = [quoted(column.name) for column in schema.columns]
-        self._binders = [binder(column.type) for column in schema.columns]
+        binders = enumerate(binder(column.type) for column in schema.columns)
+        self._binders = {place: bind for place, bind in binders if bind is not None}
         self._key = schema.key_indexes()
         self._fixed = [
             place
@@ -128,10 +130,12 @@ class Table:
     # Rows
 
     def _value(self, place: int, cell: Cell) -> Value | None:
+        """Return one cell as it is bound. Raises `errors.DataError` for none of its type."""
         if not isinstance(cell, bytes):
             return None
+        bind, text = self._binders.get(place), cell.decode()
         try:
-            return self._binders[place](cell)
+            return text if bind is None else bind(text)
         except ValueError as error:
             column = self.schema.columns[place]
             raise DataError(
@@ -139,17 +143,19 @@ class Table:
             ) from error
 
     def _bound(self, row: Sequence[Cell]) -> Bound:
-        try:
-            return [
-                bind(cell) if isinstance(cell, bytes) else None
-                for bind, cell in zip(self._binders, row, strict=True)
-            ]
-        except ValueError:
-            return [self._value(place, cell) for place, cell in enumerate(row)]
+        return [self._value(place, cell) for place, cell in enumerate(row)]
 
     def _bound_line(self, line: bytes) -> Bound:
-        cells: Sequence[Cell] = cells_of(line) if b"\\" in line else line.split(b"\t")
-        return self._bound(cells)
+        """Return a row as it is bound; nothing is done per column where its text is its value."""
+        if b"\\" in line:  # a NULL, or something escaped
+            return self._bound(cells_of(line))
+        bound: list[Any] = line.decode().split("\t")
+        try:
+            for place, bind in self._binders.items():
+                bound[place] = bind(bound[place])
+        except ValueError:
+            return self._bound(cells_of(line))
+        return bound
 
     def _bound_key(self, key: Sequence[Cell]) -> Bound:
         return [self._value(place, cell) for place, cell in zip(self._key, key, strict=True)]

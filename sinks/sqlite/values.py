@@ -19,52 +19,53 @@ from schemas.table import Type
 __all__ = ["FORMS", "Bind", "Form", "Value", "binder", "storage"]
 
 Value = int | float | str | bytes
-Bind = Callable[[bytes], Value]
+Bind = Callable[[str], Value]
 """Text of a value → what is bound. Raises `ValueError` for a text the type has no value for."""
 
-_TRUTHS = {b"t": 1, b"true": 1, b"1": 1, b"f": 0, b"false": 0, b"0": 0}
+_TRUTHS = {"t": 1, "true": 1, "1": 1, "f": 0, "false": 0, "0": 0}
 
 
 class Form(msgspec.Struct, frozen=True):
-    """The declared type of a column and what makes its values."""
+    """The declared type of a column, and what makes its values: None where the text is one."""
 
     storage: str
-    bind: Callable[[Type], Bind]
+    bind: Callable[[Type], Bind] | None = None
 
 
-def _truth(text: bytes) -> int:
+def _truth(text: str) -> int:
     found = _TRUTHS.get(text)
     if found is None:
         raise ValueError(f"{text!r} is no boolean")
     return found
 
 
-def _real(text: bytes) -> Value:
+def _real(text: str) -> Value:
     """Keep NaN as text: SQLite would make it NULL."""
     number = float(text)
     return "NaN" if isnan(number) else number
 
 
-def _moment(text: bytes) -> str:
+def _moment(text: str) -> str:
     """Write the zone as SQLite's own date functions read it; ±infinity and BC stay as they are."""
-    return text.decode() + ":00" if text.endswith(b"+00") else text.decode()
+    return text + ":00" if text.endswith("+00") else text
 
 
-def _blob(text: bytes) -> bytes:
-    if not text.startswith(b"\\x"):
+def _blob(text: str) -> bytes:
+    if not text.startswith("\\x"):
         raise ValueError(f"{text[:20]!r} is no bytea in hexadecimal form")
-    return bytes.fromhex(text[2:].decode())
+    return bytes.fromhex(text[2:])
 
 
 def _decimal(kind: Type) -> Bind:
-    digits, scale = kind.precision - kind.scale, kind.scale
+    """Refuse what is no value of the type, as a database with such a type would."""
+    digits = kind.precision - kind.scale
 
-    def bind(text: bytes) -> str:
-        whole, _, fraction = text.partition(b".")
-        too_long = len(whole.lstrip(b"-0")) > digits or len(fraction) > scale
-        if too_long and text != b"NaN":
-            raise ValueError(f"{text!r} does not fit numeric({kind.precision},{scale})")
-        return text.decode()
+    def bind(text: str) -> str:
+        if len(text) > digits and text != "NaN":  # a short text always fits
+            whole = text.partition(".")[0].lstrip("-0")
+            if len(whole) > digits:
+                raise ValueError(f"{text} does not fit numeric({kind.precision},{kind.scale})")
+        return text
 
     return bind
 
@@ -75,7 +76,7 @@ def _always(bind: Bind) -> Callable[[Type], Bind]:
 
 _INTEGER = Form("INTEGER", _always(int))
 _REAL = Form("REAL", _always(_real))
-_TEXT = Form("TEXT", _always(bytes.decode))
+_TEXT = Form("TEXT")
 
 FORMS: dict[str, Form] = {
     "boolean": Form("INTEGER", _always(_truth)),
@@ -104,6 +105,7 @@ def storage(kind: Type) -> str:
     return FORMS[kind.logical].storage
 
 
-def binder(kind: Type) -> Bind:
+def binder(kind: Type) -> Bind | None:
     """Return what makes the values of a column, once per version of its table."""
-    return FORMS[kind.logical].bind(kind)
+    bind = FORMS[kind.logical].bind
+    return None if bind is None else bind(kind)
