@@ -33,7 +33,7 @@ BUSY_S = 5.0
 _SETTINGS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
-    "PRAGMA cache_size = -32768",  # KiB; the default of 2 MB makes upserts of old rows read again
+    "PRAGMA cache_size = -8192",  # KiB; the default of 2 MB makes upserts of old rows read again
     "PRAGMA journal_size_limit = 67108864",  # bytes; else the log stays as large as it ever was
 )
 

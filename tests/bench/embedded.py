@@ -16,7 +16,7 @@ from bench.paths import WARM, Bench
 from bench.scene import Pipeline
 
 BATCH = 50_000
-SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA cache_size = -32768")
+SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA cache_size = -16384")
 
 
 def sqlite(bench: Bench, _connect: object, _number: int) -> tuple[list[Measured], str]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from cdc.config import parse_pipeline
 from cdc.errors import DataError, PreflightFailed, SchemaIncompatible
 from fix_sqlite import File
 from schemas.change import ABSENT, Cell
 from schemas.table import Column, TableId, TableSchema, Type
 from schemas.types import LOGICAL
 from sinks.target import Mapped
-from sinks.targets.sqlite import SqliteTarget
+from sinks.targets.sqlite import Config, SqliteTarget
 from sinks.testing import TargetContract, span, upsert
 
 ID = Column("id", Type("int64", "postgres bigint"))
@@ -79,6 +81,13 @@ def test_each_logical_type_has_a_case_and_a_line_on_the_page() -> None:
     page = Path("sinks/targets/sqlite.md").read_text("utf-8")
     assert VALUES.keys() == LOGICAL.keys()
     assert [name for name in LOGICAL if f"`{name}`" not in page] == []
+
+
+def test_the_pipeline_on_the_page_is_valid() -> None:
+    found = re.search(r"```yaml\n(.*?)```", Path("sinks/targets/sqlite.md").read_text(), re.DOTALL)
+    assert found is not None
+    pipeline = parse_pipeline(found[1], Path("sqlite.md"), {})
+    assert isinstance(pipeline.sinks["pocket"].config, Config)
 
 
 @pytest.mark.parametrize("kind", VALUES)
