@@ -116,7 +116,7 @@ class Shop:
 
     def settle(self, wanted: dict[str, list[tuple[Any, ...]]]) -> Any:
         """What the file holds once it is `wanted`, or when that takes too long."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while (found := self.target_rows()) != wanted and time.monotonic() < deadline:
             time.sleep(0.05)
         return found
