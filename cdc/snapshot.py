@@ -46,7 +46,8 @@ class Job(msgspec.Struct):
 
     `after` is the key of the last row that left, None at the beginning. `settle` says that
     transactions may still write to the table that the log will not report: they must end first.
-    `attempt` counts the starts of a table that is not resumable inside.
+    `attempt` counts the starts of a table that is not resumable inside; something of it may have
+    left before when it is not 0.
     """
 
     table: TableId
@@ -97,6 +98,16 @@ class Jobs:
             job.where = _either(job.where, old.where)
         self._jobs[job.table] = job
         self.progress.append(job.progress())
+
+    def met(self, table: TableId) -> None:
+        """Note that a change of `table` leaves before the table was read.
+
+        Read whole in one snapshot, which holds that change too, it has to begin with a truncation.
+        """
+        job = self._jobs.get(table)
+        if job is not None and not job.attempt:
+            job.attempt = 1
+            self.moved(job)
 
     def moved(self, job: Job) -> None:
         """Store how far `job` has come."""

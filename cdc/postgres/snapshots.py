@@ -5,8 +5,9 @@ table may be read, read a chunk and write its mark, or hand out a piece of a tab
 As `Events` it hears what the stream delivers. Why it is right is said in `cdc/snapshot.py`.
 
 A table without a usable key cannot be read in chunks. It is read whole in one snapshot S while
-the stream stands still; before its first row a truncation leaves, so that an attempt cut short
-leaves nothing behind; of what the stream delivers later, transactions that S saw are left out.
+the stream stands still; a truncation leaves first when anything of the table left before: rows of
+an attempt cut short, or changes, which S holds as well. Of what the stream delivers later,
+transactions that S saw are left out.
 """
 
 from __future__ import annotations
@@ -248,6 +249,7 @@ class Snapshots:
         table = rows.schema.table
         if self._whole.held(table, xid) or not self._wants(table):
             return ()
+        self.jobs.met(table)
         if self._touched.watches(table):
             if rows.items[0] == b"T":
                 self._touched.touch_all(table, xid)

@@ -42,6 +42,22 @@ def test_a_table_without_a_key_is_read_in_one_snapshot(
     capture.until(lambda: not any(key.startswith("seen/") for key in capture.progress))
 
 
+def test_a_change_delivered_before_the_table_is_read_is_there_once(
+    capture: Capture, db: Db
+) -> None:
+    db.execute("CREATE TABLE a_first (id int PRIMARY KEY)")
+    db.execute("INSERT INTO a_first SELECT generate_series(1, 2000)")
+    db.execute("CREATE TABLE log (line text)")
+    db.execute("ALTER TABLE log REPLICA IDENTITY FULL")
+    capture.options["chunk_rows"] = 100
+    capture.until(lambda: len(capture.of("public.a_first")) >= 200)
+    assert not capture.of("public.log")
+    db.execute("INSERT INTO log VALUES ('once')")
+    capture.until_snapshot_done()
+    capture.until_caught_up(db)
+    assert replayed_bag(capture, "public.log") == [b"once"]
+
+
 def test_a_killed_read_of_a_table_without_a_key_begins_again(capture: Capture, db: Db) -> None:
     db.execute("CREATE TABLE log (line text)")
     db.execute("ALTER TABLE log REPLICA IDENTITY FULL")
