@@ -47,7 +47,7 @@ SPECIALS = (
 class Plan:
     """How much, how rough, and how long at least; `weather` is what befalls servers and lines."""
 
-    kills: int = 50
+    kills: int = 60
     changes: int = 120_000
     seconds: int = 120
     weather: int = 10

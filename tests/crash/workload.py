@@ -18,6 +18,9 @@ import psycopg
 
 TABLES = ("plain", "toasted", "whole", "renamed", "shifting")
 DOWN_S = 60.0
+GONE = (psycopg.OperationalError, psycopg.Rollback)
+"""What a server that went down ends a transaction with; a rollback it did not hear is raised, too."""
+
 Cursor = psycopg.Cursor[Any]
 
 
@@ -46,12 +49,12 @@ class Writer(threading.Thread):
             while not self._over.is_set():
                 try:
                     self._write()
-                except psycopg.OperationalError as error:
+                except GONE as error:
                     self._wait_for_server(error)
         except Exception as error:  # noqa: BLE001 - raised again by the storm
             self.failure = error
 
-    def _wait_for_server(self, error: psycopg.OperationalError) -> None:
+    def _wait_for_server(self, error: Exception) -> None:
         """Whether the last transaction committed is the journal's to know; its keys are fresh."""
         now = time.monotonic()
         if now - self._seen > DOWN_S:
