@@ -19,7 +19,7 @@ import psycopg
 TABLES = ("plain", "toasted", "whole", "renamed", "shifting")
 DOWN_S = 60.0
 GONE = (psycopg.OperationalError, psycopg.Rollback)
-"""What a server that went down ends a transaction with; a rollback it did not hear is raised, too."""
+"""What a transaction ends with when its server goes down: a rollback it did not hear, too."""
 
 Cursor = psycopg.Cursor[Any]
 
