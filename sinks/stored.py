@@ -14,15 +14,17 @@ import msgspec
 from cdc.errors import StateError, TopicChanged
 from schemas.change import Stamp
 from schemas.table import TableId
-from sinks.target import Barrier, Cursor, Span, TopicPartition
+from sinks.target import Barrier, Cursor, CursorMoved, Span, TopicPartition
 
 __all__ = [
     "VERSION",
     "Place",
     "Places",
     "cursor_of",
-    "is_behind",
+    "has_passed",
     "missing",
+    "place_of",
+    "released",
     "stamp_of",
     "vanished",
 ]
@@ -72,17 +74,31 @@ Places = Mapping[int, Place]
 """Number of a partition → where it is; those never applied are missing."""
 
 
-def is_behind(places: Places, span: Span, barrier: Barrier) -> bool:
-    """Tell whether a partition was let go on from `barrier` before."""
-    place = places.get(span.partition.partition)
-    return place is not None and place.cursor == barrier.behind(span.end)
+def place_of(row: Sequence[Any]) -> Place:
+    """Return the place in (…, next offset, its stamp, the stamp it stands at); a stamp is four."""
+    return Place(Cursor(row[1], stamp_of(row[2:6])), stamp_of(row[6:10]))
+
+
+def has_passed(places: Places, barrier: Barrier) -> bool:
+    """Tell whether the partitions of `barrier` were let go on from it before."""
+
+    def is_behind(span: Span) -> bool:
+        place = places.get(span.partition.partition)
+        return place is not None and place.cursor == barrier.behind(span.end)
+
+    return all(map(is_behind, barrier.spans))
 
 
 def missing(places: Places, barrier: Barrier) -> list[int]:
-    """Return the partitions that do not stand at `barrier`.
+    """Return the partitions that do not stand at `barrier`, to which its own have come.
 
-    Raises `errors.StateError` when one has passed it without waiting.
+    Raises `sinks.target.CursorMoved` when one of its own is elsewhere, `errors.StateError` when
+    another has passed without waiting.
     """
+    for span in barrier.spans:
+        place = places.get(span.partition.partition)
+        if place is None or place.cursor.offset != span.end.offset:
+            raise CursorMoved(f"the cursor of {span.partition} left the truncation", {})
     out = []
     for number in range(barrier.partitions):
         place = places.get(number)
@@ -98,6 +114,15 @@ def missing(places: Places, barrier: Barrier) -> list[int]:
             )
         out.append(number)
     return out
+
+
+def released(places: Places, barrier: Barrier) -> list[Span]:
+    """Return how every cursor moves when the truncation is carried out."""
+    topic, topic_id = barrier.topic
+    return [
+        Span(TopicPartition(topic, topic_id, n), place.cursor, barrier.behind(place.cursor))
+        for n, place in places.items()
+    ]
 
 
 def vanished(table: TableId) -> StateError:

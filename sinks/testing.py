@@ -60,7 +60,8 @@ def _cursor(offset: int) -> Cursor:
     return Cursor(offset, Stamp(1, offset * 10, 3, 1))
 
 
-def _barrier(*spans: Span) -> Barrier:
+def barrier(*spans: Span) -> Barrier:
+    """Return a truncation of the suite's table, which has two partitions, with `spans` at it."""
     return Barrier(ITEMS, EMPTIED, snapshot=False, spans=spans, partitions=2)
 
 
@@ -246,10 +247,10 @@ class TargetContract:
         other.prepare(ITEMS)
         target.apply(upsert((b"1", b"pen", None)), [span(None, 7)])
         other.apply(upsert((b"2", b"cup", None)), [span(None, 3, SECOND)])
-        assert target.meet(_barrier(span(7, 9))) == [1]
+        assert target.meet(barrier(span(7, 9))) == [1]
         assert len(system.rows(ITEMS.table)) == 2
-        assert list(other.meet(_barrier(span(3, 4, SECOND)))) == []
-        assert list(target.meet(_barrier(span(9, 9)))) == []
+        assert list(other.meet(barrier(span(3, 4, SECOND)))) == []
+        assert list(target.meet(barrier(span(9, 9)))) == []
         assert system.rows(ITEMS.table) == []
         behind = {PLACE: Cursor(10, EMPTIED), SECOND: Cursor(5, EMPTIED)}
         assert target.cursors([PLACE, SECOND]) == behind
@@ -262,13 +263,13 @@ class TargetContract:
     ) -> None:
         """And one behind it stops the sink: nobody knows which rows were to go."""
         target.apply(upsert((b"1", b"pen", None)), [span(None, 7), span(None, 3, SECOND)])
-        assert target.meet(_barrier(span(7, 9))) == [1]
+        assert target.meet(barrier(span(7, 9))) == [1]
         target.place({PLACE: _cursor(2)})
-        assert target.meet(_barrier(span(3, 4, SECOND))) == [0]
+        assert target.meet(barrier(span(3, 4, SECOND))) == [0]
         assert len(system.rows(ITEMS.table)) == 1
         target.place({PLACE: Cursor(20, EMPTIED)})
         with pytest.raises(StateError):
-            target.meet(_barrier(span(4, 4, SECOND)))
+            target.meet(barrier(span(4, 4, SECOND)))
 
     def test_who_reserves_a_sink_keeps_the_others_from_applying_until_it_is_closed(
         self, target: Target, system: TargetSystem

@@ -19,8 +19,8 @@ from psycopg import sql
 
 from cdc.connector import Context
 from sinks.postgres.cursors import CursorTable
-from sinks.stored import VERSION, Place, Places, is_behind, missing, stamp_of
-from sinks.target import Barrier, Cursor, CursorMoved, Span, TopicPartition
+from sinks.stored import VERSION, Places, has_passed, missing, place_of, released
+from sinks.target import Barrier
 
 __all__ = ["BarrierTable"]
 
@@ -58,10 +58,6 @@ ON CONFLICT (pipeline, sink, topic, partition) DO UPDATE SET
 _FORGET = "DELETE FROM {} WHERE pipeline = %s AND sink = %s"
 
 
-def _place(row: Sequence[Any]) -> Place:
-    return Place(Cursor(row[1], stamp_of(row[2:6])), stamp_of(row[6:10]))
-
-
 class BarrierTable:
     """The waiting partitions of one sink."""
 
@@ -83,64 +79,53 @@ class BarrierTable:
         Returns the partitions still waited for. Raises as `sinks.target.Target.meet` says. To be
         called inside a transaction.
         """
-        places = self._read(connection, barrier)
-        if all(is_behind(places, span, barrier) for span in barrier.spans):
+        if has_passed(self._read(connection, barrier), barrier):
             return ()
-        self._arrive(connection, barrier)
-        waiting = self._missing(connection, barrier) or self._held(connection, barrier)
-        # Looked at again under the locks: what was seen before them may be gone.
-        waiting = waiting or self._missing(connection, barrier)
-        if not waiting:
-            empty()
-            self._release(connection, barrier)
-        return waiting
+        for come_closer in (self._arrive, self._lock):
+            held = come_closer(connection, barrier)
+            # Each look sees what others did since the one before: they may have let us go on.
+            places = self._read(connection, barrier)
+            if has_passed(places, barrier):
+                return ()
+            waiting = missing(places, barrier) or held
+            if waiting:
+                return waiting
+        empty()
+        self._release(connection, barrier)
+        return ()
 
     def _read(self, connection: Connection, barrier: Barrier) -> Places:
         query = sql.SQL(_READ).format(cursors=self._cursors_name, barriers=self._name)
         found = connection.execute(query, (*self._owner, *barrier.topic)).fetchall()
-        return {row[0]: _place(row) for row in found}
+        return {row[0]: place_of(row) for row in found}
 
-    def _arrive(self, connection: Connection, barrier: Barrier) -> None:
+    def _arrive(self, connection: Connection, barrier: Barrier) -> Sequence[int]:
         """Move our cursors to the truncation and say so; the second time nothing is written."""
         moving = [span for span in barrier.spans if span.start != span.end]
         self._cursors.advance(connection, moving)
         places = self._read(connection, barrier)
-        for span in barrier.spans:
-            if places[span.partition.partition].cursor.offset != span.end.offset:
-                raise CursorMoved(f"the cursor of {span.partition} left the truncation", {})
-        here = [span for span in barrier.spans if _is_new(places, span, barrier)]
+        known = {n for n, place in places.items() if place.stands_at == barrier.stamp}
+        here = [span for span in barrier.spans if span.partition.partition not in known]
         if here:
             numbers = [span.partition.partition for span in here]
             offsets = [span.end.offset for span in here]
             query = sql.SQL(_ARRIVE).format(self._name)
             values = (*self._owner, *barrier.topic, *barrier.stamp, VERSION, numbers, offsets)
             connection.execute(query, values)
+        return ()
 
-    def _missing(self, connection: Connection, barrier: Barrier) -> list[int]:
-        return missing(self._read(connection, barrier), barrier)
-
-    def _held(self, connection: Connection, barrier: Barrier) -> list[int]:
+    def _lock(self, connection: Connection, barrier: Barrier) -> Sequence[int]:
         """Lock every cursor of the topic; return those that somebody else holds."""
         query = sql.SQL(_LOCK).format(self._cursors_name)
         found = connection.execute(query, (*self._owner, *barrier.topic)).fetchall()
         return sorted(set(range(barrier.partitions)) - {row[0] for row in found})
 
     def _release(self, connection: Connection, barrier: Barrier) -> None:
-        topic, topic_id = barrier.topic
-        places = self._read(connection, barrier)
-        spans = [
-            Span(TopicPartition(topic, topic_id, n), place.cursor, barrier.behind(place.cursor))
-            for n, place in places.items()
-        ]
-        self._cursors.advance(connection, spans)
+        self._cursors.advance(connection, released(self._read(connection, barrier), barrier))
         query = sql.SQL(_FORGET + " AND topic = %s").format(self._name)
-        connection.execute(query, (*self._owner, topic))
+        connection.execute(query, (*self._owner, barrier.topic[0]))
 
     def forget(self, connection: Connection) -> None:
         """Delete what waits of this sink."""
         if self._cursors.has(connection, self._name):
             connection.execute(sql.SQL(_FORGET).format(self._name), self._owner)
-
-
-def _is_new(places: Places, span: Span, barrier: Barrier) -> bool:
-    return places[span.partition.partition].stands_at != barrier.stamp

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from sqlite3 import Connection
-from typing import Any
 
 from cdc.connector import Context
 from sinks.sqlite.cursors import CursorTable
-from sinks.stored import VERSION, Place, Places, is_behind, missing, stamp_of
-from sinks.target import Barrier, Cursor, CursorMoved, Span, TopicPartition
+from sinks.stored import VERSION, Places, has_passed, missing, place_of, released
+from sinks.target import Barrier
 
 __all__ = ["BarrierTable"]
 
@@ -37,10 +36,6 @@ _ARRIVE = "INSERT OR REPLACE INTO tailrace_barriers VALUES (?, ?, ?, ?, ?, ?, ?,
 _FORGET = "DELETE FROM tailrace_barriers WHERE pipeline = ? AND sink = ?"
 
 
-def _place(row: Sequence[Any]) -> Place:
-    return Place(Cursor(row[1], stamp_of(row[2:6])), stamp_of(row[6:10]))
-
-
 class BarrierTable:
     """The waiting partitions of one sink; the table is made at its first truncation."""
 
@@ -57,8 +52,7 @@ class BarrierTable:
         called inside a write transaction.
         """
         connection.execute(_CREATE)
-        places = self._read(connection, barrier)
-        if all(is_behind(places, span, barrier) for span in barrier.spans):
+        if has_passed(self._read(connection, barrier), barrier):
             return ()
         self._arrive(connection, barrier)
         places = self._read(connection, barrier)
@@ -70,29 +64,20 @@ class BarrierTable:
 
     def _read(self, connection: Connection, barrier: Barrier) -> Places:
         rows = connection.execute(_READ, (*self._owner, *barrier.topic))
-        return {row[0]: _place(row) for row in rows}
+        return {row[0]: place_of(row) for row in rows}
 
     def _arrive(self, connection: Connection, barrier: Barrier) -> None:
         """Move our cursors to the truncation and say that they stand there."""
         moving = [span for span in barrier.spans if span.start != span.end]
         self._cursors.advance(connection, moving)
-        places = self._read(connection, barrier)
         topic, topic_id = barrier.topic
         for span in barrier.spans:
-            number, offset = span.partition.partition, span.end.offset
-            if number not in places or places[number].cursor.offset != offset:
-                raise CursorMoved(f"the cursor of {span.partition} left the truncation", {})
-            row = (*self._owner, topic, number, topic_id, offset, *barrier.stamp, VERSION)
-            connection.execute(_ARRIVE, row)
+            place = (topic, span.partition.partition, topic_id, span.end.offset)
+            connection.execute(_ARRIVE, (*self._owner, *place, *barrier.stamp, VERSION))
 
     def _release(self, connection: Connection, barrier: Barrier, places: Places) -> None:
-        topic, topic_id = barrier.topic
-        spans = [
-            Span(TopicPartition(topic, topic_id, n), place.cursor, barrier.behind(place.cursor))
-            for n, place in places.items()
-        ]
-        self._cursors.advance(connection, spans)
-        connection.execute(f"{_FORGET} AND topic = ?", (*self._owner, topic))
+        self._cursors.advance(connection, released(places, barrier))
+        connection.execute(f"{_FORGET} AND topic = ?", (*self._owner, barrier.topic[0]))
 
     def forget(self, connection: Connection) -> None:
         """Delete what waits of this sink."""

@@ -16,9 +16,10 @@ from cdc.connector import Context
 from cdc.errors import PreflightFailed, SchemaIncompatible
 from schemas.change import ABSENT, Cell
 from schemas.table import Column, TableId, TableSchema, Type
-from sinks.target import Mapped
+from sinks.postgres.barriers import BarrierTable
+from sinks.target import Barrier, Cursor, Mapped
 from sinks.targets.postgres import Config, PostgresTarget, check, create, drop
-from sinks.testing import PLACE, TargetContract, span
+from sinks.testing import EMPTIED, ITEMS, PLACE, SECOND, TargetContract, barrier, span, upsert
 
 
 class Database:
@@ -65,6 +66,38 @@ class TestPostgres(TargetContract):
         for target in database.opened:
             target.close()
         server.drop_database(name)
+
+
+@pytest.mark.parametrize("look", ["_arrive", "_lock"])
+def test_a_worker_let_go_on_between_two_looks_at_a_truncation_goes_on(
+    look: str, system: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes last empties the table at a moment of its own."""
+    system.options["workers"] = 2
+    first, last = opened(system), opened(system)
+    for target in (first, last):
+        target.prepare(ITEMS)
+    first.apply(upsert((b"1", b"pen", None)), [span(None, 7), span(None, 3, SECOND)])
+    assert list(first.meet(barrier(span(7, 9)))) == [1]
+    with monkeypatch.context() as held:
+        held.setattr(BarrierTable, "_lock", lambda *_: [0])
+        assert list(last.meet(barrier(span(3, 4, SECOND)))) == [0]
+    own = getattr(BarrierTable, look)
+    asked: list[Sequence[int]] = []
+
+    def overtaken(self: BarrierTable, connection: object, at: Barrier) -> Sequence[int]:
+        if not asked:
+            asked.append([1])
+            asked[0] = last.meet(barrier(span(4, 4, SECOND)))
+        waiting: Sequence[int] = own(self, connection, at)
+        return waiting
+
+    monkeypatch.setattr(BarrierTable, look, overtaken)
+    assert list(first.meet(barrier(span(9, 9)))) == []
+    assert [list(found) for found in asked] == [[]]
+    assert system.rows(ITEMS.table) == []
+    behind = {PLACE: Cursor(10, EMPTIED), SECOND: Cursor(5, EMPTIED)}
+    assert first.cursors([PLACE, SECOND]) == behind
 
 
 @pytest.mark.parametrize("version", [14, 18])
