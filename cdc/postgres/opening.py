@@ -97,13 +97,14 @@ class Opening:
         Whoever stood still since then may have a successor by now, with a slot of the same name;
         what that slot holds would be lost. Raises `errors.SourceUnavailable` when it has moved.
         """
-        slot = slot_facts(self.catalog, self.settings.slot)
-        if slot is not None and slot.confirmed_flush_lsn != self.leftover:
+        name = self.settings.slot
+        if self.leftover is not None:
+            drop_slot(self.catalog, name, at=self.leftover)
+        if slot_facts(self.catalog, name) is not None:
             raise SourceUnavailable(
-                f"slot {slot.name} was made by another worker meanwhile",
+                f"slot {name} was made by another worker meanwhile",
                 hint="the worker begins again from what is stored now",
             )
-        self.drop_leftover()
 
     def drop_leftover(self) -> None:
         """Drop a slot that an earlier life made and did not come to use."""

@@ -27,6 +27,11 @@ SELECT slot_name::text, plugin::text, database::text, active_pid, coalesce(wal_s
        coalesce(pg_current_wal_lsn() - restart_lsn, 0)::bigint
 FROM pg_catalog.pg_replication_slots WHERE slot_name = %s
 """
+_DROP = """
+SELECT pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots
+WHERE slot_name = %s
+  AND (%s::bigint IS NULL OR coalesce(confirmed_flush_lsn - '0/0', 0)::bigint = %s)
+"""
 _FREE_S = 15.0
 _RESET = "snapshot again: `cdc position reset {name}`, then start the worker"
 
@@ -50,13 +55,16 @@ def slot_facts(catalog: Catalog, name: str) -> SlotFacts | None:
     return SlotFacts(*rows[0]) if rows else None  # type: ignore[arg-type]
 
 
-def free_slot(catalog: Catalog, name: str) -> None:
+def free_slot(catalog: Catalog, name: str, *, at: int | None = None) -> None:
     """End whoever still reads from the slot: we own it, Kafka's fence says so (§3).
 
+    With `at` only while the slot is confirmed to that LSN: one that has moved is another's.
     Raises `errors.SourceUnavailable` when it is still held after 15 s.
     """
     deadline = time.monotonic() + _FREE_S
     while (slot := slot_facts(catalog, name)) is not None and slot.active_pid is not None:
+        if at is not None and slot.confirmed_flush_lsn != at:
+            return
         if time.monotonic() > deadline:
             raise SourceUnavailable(
                 f"slot {name} is held by pid {slot.active_pid}",
@@ -65,15 +73,14 @@ def free_slot(catalog: Catalog, name: str) -> None:
         catalog.rows("SELECT pg_terminate_backend(%s, 1000)", (slot.active_pid,))
 
 
-def drop_slot(catalog: Catalog, name: str) -> bool:
-    """Drop the slot if it exists, ending its reader; tell whether it did."""
-    free_slot(catalog, name)
-    rows = catalog.rows(
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots"
-        " WHERE slot_name = %s",
-        (name,),
-    )
-    return bool(rows)
+def drop_slot(catalog: Catalog, name: str, *, at: int | None = None) -> bool:
+    """Drop the slot if it exists, ending its reader; tell whether it did.
+
+    With `at` only one that is confirmed to that LSN: a process may stand still between any two
+    statements, and a successor may have made a slot of the same name meanwhile.
+    """
+    free_slot(catalog, name, at=at)
+    return bool(catalog.rows(_DROP, (name, at, at)))
 
 
 def check_slot(slot: SlotFacts | None, stored: Position, database: str) -> None:

@@ -153,10 +153,12 @@ def _terminate(connection: Connection, arguments: Sequence[Any]) -> list[Any]:
     return [(True,)]
 
 
-def _drop(connection: Connection, _: Sequence[Any]) -> list[Any]:
-    found = connection.database.slot is not None
+def _drop(connection: Connection, arguments: Sequence[Any]) -> list[Any]:
+    slot, at = connection.database.slot, arguments[1]
+    if slot is None or at not in {None, slot.confirmed}:
+        return []
     connection.database.slot = None
-    return [(None,)] if found else []
+    return [(None,)]
 
 
 def _emit(transactional: bool) -> Callable[[Connection, Sequence[Any]], list[Any]]:  # noqa: FBT001

@@ -9,6 +9,8 @@ import pytest
 
 from cdc.errors import GapError, SourceUnavailable
 from cdc.local import LocalPostgres
+from cdc.postgres import slot
+from cdc.postgres.catalog import Catalog
 from fix_capture import Capture
 from fix_stack import NEWEST
 
@@ -115,3 +117,30 @@ def test_a_slot_still_held_by_a_former_owner_is_taken_over(url: str) -> None:
         successor.until(lambda: len(successor.events) == 1)
         with pytest.raises(SourceUnavailable):
             former.until(lambda: False)
+
+
+def test_a_worker_that_stood_still_does_not_drop_the_slot_of_its_successor(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may stand still between any two statements, and begin anew where another one has."""
+    with Capture(url) as former, Capture(url) as successor:
+        former.until_streaming()
+        former.kill()
+        assert former.position is not None
+        former.position["creating"] = True
+        successor.position = dict(former.position)
+        former.commits = False
+        former.until(former.step, "the announcement")
+        frees = slot.free_slot
+
+        def overtaken(catalog: Catalog, name: str, *, at: int | None = None) -> None:
+            frees(catalog, name, at=at)
+            monkeypatch.setattr(slot, "free_slot", frees)
+            successor.until_snapshot_done()
+
+        monkeypatch.setattr(slot, "free_slot", overtaken)
+        with pytest.raises(SourceUnavailable, match="by another worker"):
+            former.commit()
+        former.kill()
+        insert(url, 1)
+        successor.until(lambda: len(successor.events) == 1)
