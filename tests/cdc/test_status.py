@@ -106,10 +106,10 @@ def test_a_broker_that_is_away_holds_no_worker_up() -> None:
     started = time.monotonic()
     for _ in range(200):
         writer.beat(Heartbeat("", "streaming"))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 2
     assert writer.dropped > 0
     writer.close(Heartbeat("", "stopped"))
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 5
 
 
 def test_a_heartbeat_of_another_version_is_shown_as_unreadable(

@@ -16,7 +16,7 @@ from fix_tls import Authority, SecureKafka
 CDC = Path(sys.executable).with_name("cdc")
 WRONG_FILE = 2
 CHECK_FAILED = 3
-SECONDS = 40.0
+SECONDS = 20.0
 Write = Callable[[dict[str, str]], Path]
 
 

@@ -15,7 +15,7 @@ from cdc.positions import PositionsTopic
 from fix_pipeline import At, Pipeline, item_batch
 from fix_tls import PLAIN_PASSWORD, PLAIN_USER, Authority, Door, SecureKafka
 
-SECONDS = 15.0
+SECONDS = 6.0
 
 
 def publish_and_read_back(pipeline: Pipeline) -> None:

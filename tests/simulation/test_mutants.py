@@ -17,14 +17,14 @@ import pytest
 from crash.mutants.patching import copy_of_code
 
 TESTS = Path(__file__).parents[1]
-SEED = 8
+SEED = 43
 STEPS = 40_000
 
 EXPECTED = {
     "confirm-before-commit": {"stored", "confirmed"},
-    "confirmed-before-stored": {"stored", "confirmed"},
+    "confirmed-before-stored": {"stored"},
     "cursor-outside-transaction": {"cursor"},
-    "event-lsn-filter": {"no loss", "one cut", "exactly once", "confirmed"},
+    "event-lsn-filter": {"no loss", "one cut", "exactly once"},
     "keepalive-in-flight": {"stored", "confirmed"},
     "no-compare-and-set": {"monotone", "cursor"},
 }

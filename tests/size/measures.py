@@ -49,7 +49,7 @@ def large_transaction(place: Place, rows: int, width: int, options: str = "") ->
         worker.until_streaming(db)
         with db.transaction():
             _fill(db, rows, width)
-            worker.until(lambda: worker.spilled, "the worker to spill", FAR_S)
+            worker.until(lambda: worker.spilled > rows * width // 2, "half to be spilled", FAR_S)
             spilled, early = worker.spilled, place.written("item")
         committed = time.monotonic()
         worker.until(lambda: place.written("item") > rows // 3, "a third", FAR_S)
