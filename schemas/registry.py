@@ -38,7 +38,8 @@ AvroSchema = dict[str, Any]
 _T = TypeVar("_T")
 
 _NOT_FOUND = 404
-_REFUSED = (409, 422)
+_CONFLICT = 409
+_REFUSED = (_CONFLICT, 422)
 _NO_ACCESS = (401, 403)
 _BUSY = (408, 429)
 _ABSENT_CODES = (40401, 40402, 40403, 40408)
@@ -191,14 +192,22 @@ class Registry:
         if newest is not None and newest[1] == schema:
             return newest[0]
         if newest is None:
-            level = self.config.compatibility
-            self._ask(lambda client: client.set_compatibility(subject, level))
+            self._ask(lambda client: self._set_level(client, subject))
         else:
             self._refuse_breaking(subject, newest[1], schema)
         registered = self._ask(lambda client: client.register_schema(subject, Schema(text, "AVRO")))
         if registered is None:
             raise ConfigError(f"the schema registry {self.config.place} lost subject {subject}")
         return int(registered)
+
+    def _set_level(self, client: SchemaRegistryClient, subject: str) -> None:
+        """Give `subject` its level; when two workers do so at once, Apicurio refuses one (409)."""
+        try:
+            client.set_compatibility(subject, self.config.compatibility)
+        except SchemaRegistryError as error:
+            if error.http_status_code != _CONFLICT:
+                raise
+            client.get_compatibility(subject)
 
     def _refuse_breaking(self, subject: str, old: AvroSchema, new: AvroSchema) -> None:
         """Stop at what breaks readers, unless the subject's level says NONE.

@@ -7,6 +7,7 @@ import secrets
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -81,6 +82,20 @@ def test_a_new_subject_is_given_its_level_before_its_first_version(
     subject = f"{topic}-value"
     ours.register(subject, envelope_schema(table(), topic))
     assert level_of(ours, subject) == "BACKWARD"
+
+
+def test_workers_that_register_a_new_subject_at_once_get_one_version(
+    ours: Registry, opened: Open, topic: str
+) -> None:
+    several = [opened(ours.config) for _ in range(6)]
+    schema = envelope_schema(table(), topic)
+    for number in range(8):
+        subject = f"{topic}.{number}-value"
+        with ThreadPoolExecutor(len(several)) as pool:
+            asked = [pool.submit(one.register, subject, schema) for one in several]
+            assert len({one.result() for one in asked}) == 1
+        assert ours.versions(subject) == [1]
+        assert level_of(ours, subject) == "BACKWARD"
 
 
 def level_of(registry: Registry, subject: str) -> str | None:
