@@ -33,6 +33,7 @@ from schemas.registry import RegistryConfig
 __all__ = [
     "DEADLINE_S",
     "GROUP",
+    "REPLACED",
     "KafkaConfig",
     "admin_client",
     "consumer_client",
@@ -232,6 +233,7 @@ _REFUSED = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     }
 )
+REPLACED = "Another worker owns this source; this one ends."
 _CHECK_CREDENTIALS = "Check kafka.client credentials and the ACLs listed in docker/acls.md."
 _WHAT_LACKS = {
     KafkaError.GROUP_AUTHORIZATION_FAILED: f"Allow Describe on group {GROUP}, which no worker "
@@ -254,7 +256,7 @@ def kafka_error(error: KafkaException | KafkaError, doing: str) -> CdcError:
     cause = error.args[0] if isinstance(error, KafkaException) else error
     code, text = cause.code(), f"{doing}: {cause.name()}: {cause.str()}"
     if code in _FENCED:
-        return Fenced(text, hint="Another worker owns this source; this one ends.")
+        return Fenced(text, hint=REPLACED)
     if code in _REFUSED:
         return ConfigError(text, hint=_WHAT_LACKS.get(code, _CHECK_CREDENTIALS))
     if code == KafkaError.MSG_SIZE_TOO_LARGE:

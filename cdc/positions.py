@@ -8,6 +8,7 @@ Take-over reads it all, nothing cached:
     high watermark               by a read_uncommitted client: covers whatever was in flight
     read_committed up to there   end-of-partition alone is no proof: another source's open
                                  transaction in the same partition hides newer positions
+    claim                        `<name>/owner` says which worker took over last
 """
 
 from __future__ import annotations
@@ -35,17 +36,22 @@ __all__ = [
 ]
 
 VERSION = 1
+_OWNER = "owner"
 POSITIONS_PARTITIONS = 16
 """Partitions at creation; more sources than that share, which is safe (see the module's text)."""
 
 
 class Stored(msgspec.Struct):
-    """What was committed last for one source; all empty at its first start."""
+    """What was committed last for one source; all empty at its first start.
+
+    `owner` is the worker that took over last.
+    """
 
     position: dict[str, Any] | None = None
     boundary: Stamp | None = None
     progress: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     ts_ms: int = 0
+    owner: str = ""
 
     def progress_list(self) -> list[Progress]:
         """Return the progress as the source's `open` takes it."""
@@ -139,7 +145,9 @@ class PositionsTopic:
         name, _, rest = key.decode().partition("/")
         if name != source:
             return
-        if rest and value is None:
+        if rest == _OWNER:
+            stored.owner = "" if value is None else msgspec.json.decode(value)["worker"]
+        elif rest and value is None:
             stored.progress.pop(rest, None)
         elif rest and value is not None:
             stored.progress[rest] = msgspec.json.decode(value)
@@ -149,6 +157,11 @@ class PositionsTopic:
             found = decode_position(value, f"{self.name} key {source}")
             stored.position, stored.boundary = found.position, found.boundary
             stored.ts_ms = found.ts_ms
+
+    def claim(self, source: str, owner: str) -> dict[str, Any]:
+        """Return the record, as `produce_batch` takes it, that says who owns `source`."""
+        value = {"version": VERSION, "worker": owner}
+        return {"key": f"{source}/{_OWNER}".encode(), "value": msgspec.json.encode(value)}
 
     def records(self, source: str, batch: Batch, now_ms: int) -> list[dict[str, Any]]:
         """Return the records, as `produce_batch` takes them, that store the end of `batch`."""

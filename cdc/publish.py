@@ -1,15 +1,17 @@
 """One Kafka transaction = the records of some batches + the position behind them.
 
-    acquire()   fence the former owner, learn where it stood (positions.py)
+    acquire()   fence the former owner, learn where it stood (positions.py), claim the source
     add(batch)  encode and hand to the client; the transaction begins with the first record
     commit()    position and progress into the same transaction, then EndTxn
 
 After `errors.KafkaUnavailable` the outcome is in doubt: the publisher is closed and a new one
-acquires, which aborts or completes what was open, and the stored position tells which (R5).
+acquires, which aborts or completes what was open, and the stored position tells which (R5). A
+worker whose claim is no longer the last one ends instead: to acquire would fence its successor.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,9 +24,9 @@ from confluent_kafka import KafkaException, Producer
 from cdc.boundaries import PROGRESS, Boundaries
 from cdc.columns import ColumnRule
 from cdc.connector import Context
-from cdc.errors import KafkaUnavailable, Stop
+from cdc.errors import Fenced, KafkaUnavailable, Stop
 from cdc.failpoints import failpoint
-from cdc.kafka import DEADLINE_S, KafkaConfig, kafka_error, producer_client
+from cdc.kafka import DEADLINE_S, REPLACED, KafkaConfig, kafka_error, producer_client
 from cdc.positions import PositionsTopic, Stored
 from cdc.routes import Messages, Outgoing, PublishConfig, Routes
 from cdc.source import Batch, Position, Progress
@@ -32,11 +34,21 @@ from schemas.change import Rows
 from schemas.plan import SourceName
 from schemas.registry import Registry
 
-__all__ = ["Committed", "PublishConfig", "Publisher"]
+__all__ = ["Claim", "Committed", "PublishConfig", "Publisher"]
 
 _TRANSACTION_TIMEOUT_MS = 15_000
 _PIECE_ROWS = 2_000
 _log = structlog.get_logger(__name__)
+
+
+class Claim(msgspec.Struct):
+    """A worker's word that a source is its own, for as long as its process lives.
+
+    `made` once it is committed: then whoever took over since has another one.
+    """
+
+    owner: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+    made: bool = False
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -83,12 +95,16 @@ class Publisher:
         self._producer: Producer | None = None
         self._partition = 0
         self._open: _Open | None = None
-        self._last: Batch | None = None
 
-    def acquire(self) -> Stored:
-        """Take ownership and return what was committed last. Raises as `kafka_error` maps."""
-        name = self._context.name
+    def acquire(self, claim: Claim | None = None) -> Stored:
+        """Take ownership and return what was committed last. Raises as `kafka_error` maps.
+
+        With a `claim` made before, raises `errors.Fenced` when another worker has taken over.
+        """
+        name, claim = self._context.name, claim or Claim()
         self._partition = self._positions.partition(name)
+        if claim.made and self._positions.read(name).owner != claim.owner:
+            raise Fenced(f"source {name} was taken over", hint=REPLACED)
         owner = f"{self._context.pipeline}.source.{name}"
         self._producer = producer_client(
             self._kafka,
@@ -101,7 +117,17 @@ class Publisher:
         self._routes.restore(stored)
         if self._options.transactions:
             self._boundaries = Boundaries(stored.progress.get(PROGRESS))
+        if stored.owner != claim.owner:
+            self._make(claim)
+        claim.made = True
         return stored
+
+    def _make(self, claim: Claim) -> None:
+        self._begin()
+        record = self._positions.claim(self._context.name, claim.owner)
+        self._produce(self._positions.name, Outgoing([record]), self._partition)
+        self._end()
+        self._open = None
 
     def add(self, batch: Batch) -> None:
         """Encode the rows of `batch` into the open transaction.
@@ -180,27 +206,11 @@ class Publisher:
         self._produce(self._positions.name, Outgoing(records), self._partition)
         failpoint("publish.before_commit")
         started = time.monotonic()
-        doing = f"committing a transaction with {self._positions.name}"
-        self._call(self._producer.commit_transaction, doing)
+        self._end()
         failpoint("publish.after_commit")
         self._open = None
-        self._last = msgspec.structs.replace(opened.batch, rows=(), progress=())
         taken = time.monotonic() - started
         return Committed(batch.upto, opened.rows, opened.bytes, taken, opened.oldest_us)
-
-    def prove(self) -> None:
-        """Commit the last position once more. Raises `errors.Fenced` when it is not ours any more.
-
-        For a source that is away: what ended its connection may be our successor, and to acquire
-        anew would fence the rightful owner.
-        """
-        if self._producer is None or self._last is None:
-            return
-        if self._open is not None:
-            self._open = None
-            _abort(self._producer)
-        self.add(self._last)
-        self.commit()
 
     def close(self) -> None:
         """Abort what is open and let go; never raises for a broker that is away."""
@@ -220,6 +230,11 @@ class Publisher:
             self._call(lambda _: begin(), "beginning a transaction")
             self._open = _Open(time.monotonic())
         return self._open
+
+    def _end(self) -> None:
+        if self._producer is not None:
+            doing = f"committing a transaction with {self._positions.name}"
+            self._call(self._producer.commit_transaction, doing)
 
     def _produce(self, topic: str, outgoing: Outgoing, partition: int = -1) -> None:
         messages = outgoing.messages

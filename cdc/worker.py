@@ -7,22 +7,22 @@ Why nothing is lost or repeated: a change is confirmed upstream only after the t
 holds both the record and the position behind it has committed; whoever starts next first fences
 the transactional id, then reads the position, then opens the source behind it. Every error that
 may pass ends the session and begins a new one from what Kafka holds; nothing is carried over in
-memory. A batch commits as soon as the source has nothing more to say, so an idle pipeline adds no
-delay and a busy one fills its transactions.
+memory but the claim, by which a worker that was replaced meanwhile knows it. A batch commits as
+soon as the source has nothing more to say, so an idle pipeline adds no delay and a busy one fills
+its transactions.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
 
-from cdc.errors import CdcError, SourceUnavailable, Unavailable
+from cdc.errors import CdcError, Unavailable
 from cdc.failpoints import failpoint
-from cdc.publish import Committed, Publisher
+from cdc.publish import Claim, Committed, Publisher
 from cdc.source import Source, SourceStatus, Watchful
 
 __all__ = ["Command", "Control", "Reporter", "SourceJob", "run_source"]
@@ -109,6 +109,7 @@ def run_source(job: SourceJob) -> None:
 class _Worker:
     def __init__(self, job: SourceJob) -> None:
         self._job = job
+        self._claim = Claim()
         self._paused = False
         self._commanded = False
         self._beaten = 0.0
@@ -125,17 +126,13 @@ class _Worker:
         publisher, source = job.publisher(), job.source()
         try:
             job.reporter.beat(SourceStatus(state="acquiring"), None)
-            stored = publisher.acquire()
+            stored = publisher.acquire(self._claim)
             source.open(stored.position, stored.progress_list())
             while not job.stop():
                 if not publisher.is_open:
                     self._obey(source)
                 self._step(source, publisher)
             self._commit(source, publisher)
-        except SourceUnavailable:
-            with suppress(Unavailable):
-                publisher.prove()
-            raise
         finally:
             source.close()
             publisher.close()

@@ -16,7 +16,7 @@ from cdc.columns import ColumnRule
 from cdc.errors import ConfigError, DataError, Fenced, SchemaIncompatible, StateError, TopicChanged
 from cdc.kafka import producer_client
 from cdc.positions import PositionsTopic, decode_position
-from cdc.publish import PublishConfig, Publisher
+from cdc.publish import Claim, PublishConfig, Publisher
 from cdc.source import Batch, Progress
 from fix_pipeline import ITEMS, At, Pipeline, item_batch
 from schemas.avro import raw_schema
@@ -50,22 +50,34 @@ def test_a_commit_makes_records_and_position_visible_together(pipeline: Pipeline
     assert stored.boundary == Stamp(1, 10)
 
 
-def test_an_owner_can_prove_that_it_was_not_replaced(pipeline: Pipeline) -> None:
+def test_who_was_replaced_does_not_take_the_source_back(pipeline: Pipeline) -> None:
+    """Its session may end for any other reason, and a new one would fence the successor."""
+    claim = Claim()
     first = pipeline.publisher()
-    first.acquire()
-    first.add(item_batch(10, [1]))
-    first.commit()
-    first.add(item_batch(20, [2]))
-    first.prove()
+    first.acquire(claim)
+    first.close()
+    again = pipeline.publisher()
+    again.acquire(claim)
+    again.add(item_batch(10, [1]))
+    again.commit()
+    again.close()
     second = pipeline.publisher()
-    assert second.acquire().position == {"version": 1, "number": 10}
-    with pytest.raises(Fenced):
-        first.prove()
+    assert second.acquire(Claim()).position == {"version": 1, "number": 10}
+    late = pipeline.publisher()
+    with pytest.raises(Fenced, match="taken over"):
+        late.acquire(claim)
+    late.close()
     second.add(item_batch(20, [2]))
     assert second.commit() is not None
-    for publisher in (first, second):
-        publisher.close()
+    second.close()
     assert [v["after"]["id"] for v in values(pipeline, pipeline.topic())] == [1, 2]
+
+
+def test_a_claim_is_no_progress_of_the_source(pipeline: Pipeline) -> None:
+    for _ in range(2):
+        publisher = pipeline.publisher()
+        assert publisher.acquire().progress == {}
+        publisher.close()
 
 
 def test_what_was_not_committed_is_never_read(pipeline: Pipeline) -> None:

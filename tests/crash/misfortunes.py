@@ -46,6 +46,7 @@ class Misfortunes:
             "target": self._stage.target.server,
         }
         self._lock = threading.Lock()
+        self._at_work: Counter[str] = Counter()
         self.happened: Counter[str] = Counter()
         self.kills = 0
 
@@ -66,9 +67,17 @@ class Misfortunes:
             "crowd": self._crowd,
             "rebalance": self._rebalance,
         }
-        if acts[verb](victim):
-            with self._lock:
-                self.happened[name] += 1
+        with self._lock:
+            self._at_work[victim] += 1
+        happened = acts[verb](victim)
+        with self._lock:
+            self._at_work[victim] -= 1
+            self.happened[name] += happened
+
+    def _disturbed(self) -> bool:
+        """Tell whether a server that a source needs, or the line to it, is in trouble now."""
+        with self._lock:
+            return any(self._at_work[server] for server in ("broker", "registry", "source"))
 
     def _pause(self, least: float, most: float) -> None:
         time.sleep(self._random.uniform(least, most))
@@ -137,20 +146,22 @@ class Misfortunes:
         if old is None:
             return False
         old.send_signal(signal.SIGCONT)
-        self._judge(victim, fenced(old, FENCED_S))
+        self._judge(worker, fenced(old, FENCED_S, self._disturbed))
         return True
 
     def _usurp(self, victim: str) -> bool:
         """Start a second owner of a source while the first is at work."""
-        old = self._worker(victim).swap()
+        worker = self._worker(victim)
+        old = worker.swap()
         if old is None:
             return False
-        self._judge(victim, fenced(old, FENCED_S))
+        self._judge(worker, fenced(old, FENCED_S, self._disturbed))
         return True
 
-    def _judge(self, victim: str, wrong: str) -> None:
+    def _judge(self, worker: Worker, wrong: str) -> None:
         if wrong:
-            self._scenario.observed.append(Anomaly("fencing", f"{victim}: {wrong}"))
+            found = Anomaly("fencing", f"{worker.name}: {wrong}\n{worker.tail()[-1200:]}")
+            self._scenario.observed.append(found)
 
     def _cut(self, victim: str) -> bool:
         with self._healed(victim):
