@@ -13,7 +13,6 @@ import msgspec
 
 from cdc.errors import StateError, TopicChanged
 from schemas.change import Stamp
-from schemas.table import TableId
 from sinks.target import Barrier, Cursor, CursorMoved, Span, TopicPartition
 
 __all__ = [
@@ -21,12 +20,12 @@ __all__ = [
     "Place",
     "Places",
     "cursor_of",
+    "displaced",
     "has_passed",
     "missing",
     "place_of",
     "released",
     "stamp_of",
-    "vanished",
 ]
 
 VERSION = 1
@@ -61,6 +60,11 @@ def cursor_of(row: Sequence[Any] | None, partition: TopicPartition, sink: str) -
             f"`cdc sink rewind {sink} --to earliest`.",
         )
     return Cursor(offset, stamp_of(stamp))
+
+
+def displaced(count: int) -> CursorMoved:
+    """Return the error for a compare-and-set that found `count` cursors elsewhere."""
+    return CursorMoved(f"{count} cursors are not where they were left", {})
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -123,12 +127,3 @@ def released(places: Places, barrier: Barrier) -> list[Span]:
         Span(TopicPartition(topic, topic_id, n), place.cursor, barrier.behind(place.cursor))
         for n, place in places.items()
     ]
-
-
-def vanished(table: TableId) -> StateError:
-    """Return the error for a table that changes were applied to, and that is not there."""
-    return StateError(
-        f"table {table} is gone, and changes were applied to it before",
-        hint="Bring it back, or fill it anew: `cdc sink rewind NAME --to earliest "
-        "--topic TOPIC` where the topic holds everything, else `cdc backfill`.",
-    )

@@ -17,6 +17,7 @@ from psycopg import sql
 from cdc.connections.postgres import qualified
 from cdc.errors import PreflightFailed, SchemaIncompatible
 from schemas.table import Column, TableId, TableSchema, Type
+from sinks.refusals import dropped, forbidden
 
 __all__ = ["Catalog", "Existing", "ExistingColumn"]
 
@@ -166,16 +167,12 @@ class Catalog:
     def _again(self, table: TableId) -> Existing:
         existing = self.read(table)
         if existing is None:
-            raise SchemaIncompatible(f"{table} was dropped while it was being prepared")
+            raise dropped(table)
         return existing
 
     def _change(self, statements: Sequence[sql.Composed], *, change: bool) -> None:
         if not change:
-            text = ";\n".join(self._text(statement) for statement in statements)
-            raise SchemaIncompatible(
-                "the target lacks a table or a column, and `policy: strict` forbids to make it",
-                hint=f"{text};",
-            )
+            raise forbidden([self._text(statement) for statement in statements])
         for statement in statements:
             try:
                 with self._connection.transaction():

@@ -13,8 +13,8 @@ import psycopg
 from psycopg import sql
 
 from cdc.connector import Context
-from sinks.stored import VERSION, cursor_of
-from sinks.target import Cursor, CursorMoved, Span, TopicPartition
+from sinks.stored import VERSION, cursor_of, displaced
+from sinks.target import Cursor, Span, TopicPartition
 
 __all__ = ["CursorTable"]
 
@@ -112,7 +112,7 @@ class CursorTable:
             parameters = (VERSION, *names, starts, *ends, *self._owner)
             moved += connection.execute(query, parameters).rowcount
         if moved != len(spans):
-            raise CursorMoved(f"{len(spans) - moved} cursors are not where they were left", {})
+            raise displaced(len(spans) - moved)
 
     def forget(self, connection: Connection) -> int:
         """Delete the cursors of this sink and return how many there were."""

@@ -25,6 +25,7 @@ from schemas.table import TableSchema
 from sinks.postgres.catalog import Existing
 from sinks.postgres.moves import Moves
 from sinks.postgres.statements import DELETE, FIRST_PATTERN, WHOLE, Statements
+from sinks.refusals import unmatched
 from sinks.sql import line_of
 from sinks.target import Mapped
 
@@ -130,12 +131,7 @@ class StagedTable:
             statement = self._statements.update(staged.step, self._kinds[absent], absent)
             touched = connection.execute(statement).rowcount
             if touched != rows:
-                raise DataError(
-                    f"{rows - touched} updates of {self.schema.table} carry some columns only and "
-                    "find no row to update",
-                    hint="The row's creation was not applied here: take a new snapshot of the "
-                    "table, or set REPLICA IDENTITY FULL on it.",
-                )
+                raise unmatched(self.schema.table, rows - touched)
 
     def _spread(self, key: Sequence[Cell]) -> Sequence[Cell]:
         """Put key values where their columns are; a keyless table is deleted by whole rows."""

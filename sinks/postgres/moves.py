@@ -16,12 +16,12 @@ import psycopg
 from psycopg import sql
 
 from cdc.connections.postgres import qualified
-from cdc.errors import DataError
 from schemas.change import ABSENT, Cell
 from schemas.forms import copy_line
 from schemas.table import TableSchema
 from sinks.postgres.catalog import Existing
 from sinks.postgres.statements import WHOLE
+from sinks.refusals import unmoved
 
 __all__ = ["Moves"]
 
@@ -78,12 +78,7 @@ class Moves:
         for absent, rows in patterns.items():
             found = connection.execute(self._fill(step, absent)).rowcount
             if found != rows:
-                raise DataError(
-                    f"{rows - found} rows of {self._schema.table} changed their key, carry some "
-                    "columns only, and their old rows are not there",
-                    hint="The row's creation was not applied here: take a new snapshot of the "
-                    "table, or set REPLICA IDENTITY FULL on it.",
-                )
+                raise unmoved(self._schema.table, rows - found)
         return sum(patterns.values())
 
     def _create(self) -> sql.Composed:

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from cdc.connector import Finding
 from schemas.table import TableId
+from sinks.refusals import unwanted
 
 __all__ = ["findings"]
 
@@ -138,8 +139,7 @@ def _table(
 
 def _missing(connection: Connection, table: TableId, *, may_create: bool) -> Finding:
     if not may_create:
-        repair = "Make the table, or set `policy: create+add`."
-        return Finding("fail", str(table), "is missing, and `policy: strict` makes none", repair)
+        return unwanted(str(table))
     schema = _one(connection, "SELECT oid FROM pg_namespace WHERE nspname = %s", table.schema)
     if schema is None:
         allowed = _one(connection, "SELECT has_database_privilege(current_database(), 'CREATE')")

@@ -16,6 +16,7 @@ import msgspec
 
 from cdc.errors import PreflightFailed, SchemaIncompatible
 from schemas.table import Column, TableId, TableSchema
+from sinks.refusals import dropped, forbidden
 from sinks.sqlite.files import quoted, writing
 from sinks.sqlite.values import storage
 
@@ -166,15 +167,12 @@ class Catalog:
             # Looked at again under the lock: another sink may have made the same.
             statements = _statements(schema, self.read(schema.table))
             if statements and not change:
-                raise SchemaIncompatible(
-                    "the target lacks a table or a column, and `policy: strict` forbids to make it",
-                    hint=";\n".join(statements) + ";",
-                )
+                raise forbidden(statements)
             for statement in statements:
                 self._connection.execute(statement)
             existing = self.read(schema.table)
         if existing is None:
-            raise SchemaIncompatible(f"{schema.table} was dropped while it was being prepared")
+            raise dropped(schema.table)
         return existing
 
 

@@ -11,8 +11,8 @@ from sqlite3 import Connection
 from typing import Any
 
 from cdc.connector import Context
-from sinks.stored import VERSION, cursor_of
-from sinks.target import Cursor, CursorMoved, Span, TopicPartition
+from sinks.stored import VERSION, cursor_of, displaced
+from sinks.target import Cursor, Span, TopicPartition
 
 __all__ = ["CursorTable"]
 
@@ -73,7 +73,7 @@ class CursorTable:
         moved = connection.executemany(_INSERT, first).rowcount if first else 0
         moved += connection.executemany(_UPDATE, later).rowcount if later else 0
         if moved != len(spans):
-            raise CursorMoved(f"{len(spans) - moved} cursors are not where they were left", {})
+            raise displaced(len(spans) - moved)
 
     def place(
         self, connection: Connection, cursors: Mapping[TopicPartition, Cursor | None]

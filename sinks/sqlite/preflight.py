@@ -16,6 +16,7 @@ from shutil import disk_usage
 from cdc.connector import Finding
 from cdc.errors import CdcError
 from schemas.table import TableId
+from sinks.refusals import unwanted
 from sinks.sqlite.catalog import Catalog, table_name
 from sinks.sqlite.files import named_errors
 
@@ -92,8 +93,7 @@ def _database(connection: sqlite3.Connection, path: Path) -> Finding:
 def _absent(table: TableId, *, may_create: bool) -> Finding:
     if may_create:
         return Finding("ok", table_name(table), "will be made")
-    repair = "Make the table, or set `policy: create+add`."
-    return Finding("fail", table_name(table), "is missing, and `policy: strict` makes none", repair)
+    return unwanted(table_name(table))
 
 
 def _table(connection: sqlite3.Connection, table: TableId, *, may_create: bool) -> Finding:

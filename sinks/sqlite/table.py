@@ -20,6 +20,7 @@ from typing import Any
 from cdc.errors import DataError
 from schemas.change import ABSENT, Cell
 from schemas.table import TableSchema
+from sinks.refusals import unmatched, unmoved
 from sinks.sql import cells_of
 from sinks.sqlite.catalog import Existing
 from sinks.sqlite.files import quoted
@@ -32,10 +33,6 @@ Bound = list[Value | None]
 """A row as it is bound, in the order of the statement's columns."""
 
 _ROWIDS = ("rowid", "_rowid_", "oid")
-_NOT_THERE = (
-    "The row's creation was not applied here: take a new snapshot of the table, or set REPLICA "
-    "IDENTITY FULL on it."
-)
 
 
 class Table:
@@ -104,11 +101,7 @@ class Table:
         bound = ([self._value(place, row[place]) for place in places] for row in rows)
         touched = connection.executemany(statement, bound).rowcount
         if touched != len(rows):
-            raise DataError(
-                f"{len(rows) - touched} updates of {self.schema.table} carry some columns only "
-                "and find no row to update",
-                hint=_NOT_THERE,
-            )
+            raise unmatched(self.schema.table, len(rows) - touched)
 
     def _moved(self, connection: Connection, old: Sequence[Cell], row: Sequence[Cell]) -> Bound:
         absent = [place for place, cell in enumerate(row) if cell is ABSENT]
@@ -116,11 +109,7 @@ class Table:
         query = f"SELECT {wanted} FROM {self._name} WHERE {self._same_key()}"
         found = connection.execute(query, self._bound_key(old)).fetchone()
         if found is None:
-            raise DataError(
-                f"a row of {self.schema.table} changed its key, carries some columns only, and "
-                "its old row is not there",
-                hint=_NOT_THERE,
-            )
+            raise unmoved(self.schema.table, 1)
         kept = dict(zip(absent, found, strict=True))
         return [
             kept[place] if place in kept else self._value(place, cell)

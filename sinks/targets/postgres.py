@@ -31,14 +31,15 @@ from cdc.errors import (
 )
 from cdc.failpoints import failpoint
 from schemas.table import TableId, TableSchema
-from sinks.mapping import FieldMap, TableMap, Tables, fixed_targets
+from sinks.mapping import FieldMap, TableMap, fixed_targets
+from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
 from sinks.postgres.barriers import BarrierTable
 from sinks.postgres.catalog import Catalog
 from sinks.postgres.cursors import CursorTable
 from sinks.postgres.merge import Staged, StagedTable
 from sinks.postgres.preflight import findings
+from sinks.refusals import vanished
 from sinks.sql import parents_first
-from sinks.stored import vanished
 from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
 
 __all__ = ["Config", "FieldMap", "PostgresTarget", "TableMap", "check", "create", "drop"]
@@ -72,21 +73,15 @@ class Config(BaseModel):
 
     type: Literal["postgres"] = Field(default="postgres", description="The connector's name")
     url: SecretStr = Field(description="`postgresql://user:password@host:5432/database`")
-    tables: Tables = Field(
-        description="Topics to take: a list of globs, or glob → mapping; `!glob` leaves out"
-    )
-    policy: Literal["create+add", "strict"] = Field(
-        default="create+add", description="Make missing tables and columns, or stop at them"
-    )
+    tables: Topics
+    policy: Policy = "create+add"
     cursor_schema: str = Field(
         default="tailrace", description="Schema of the table `cursors` that holds the offsets"
     )
     workers: int = Field(
         default=1, ge=1, description="Processes that share the topics; 1 keeps consistent cuts"
     )
-    buffer_bytes: int = Field(
-        default=20 * 1024 * 1024, ge=1024, description="Bytes held in memory before a cut"
-    )
+    buffer_bytes: BufferBytes = BUFFER_BYTES
 
 
 def create(context: Context, config: Config) -> PostgresTarget:

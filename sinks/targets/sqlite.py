@@ -23,7 +23,9 @@ from cdc.connector import Context, Finding
 from cdc.errors import DataError, TargetUnavailable
 from cdc.failpoints import failpoint
 from schemas.table import TableSchema
-from sinks.mapping import FieldMap, TableMap, Tables, fixed_targets
+from sinks.mapping import FieldMap, TableMap, fixed_targets
+from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
+from sinks.refusals import vanished
 from sinks.sqlite.barriers import BarrierTable
 from sinks.sqlite.catalog import Catalog, refuse_shared
 from sinks.sqlite.cursors import CursorTable
@@ -38,7 +40,6 @@ from sinks.sqlite.files import (
 from sinks.sqlite.preflight import findings
 from sinks.sqlite.reservation import Reservation
 from sinks.sqlite.table import Table
-from sinks.stored import vanished
 from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
 
 __all__ = ["Config", "FieldMap", "SqliteTarget", "TableMap", "check", "create", "drop"]
@@ -51,15 +52,9 @@ class Config(BaseModel):
 
     type: Literal["sqlite"] = Field(default="sqlite", description="The connector's name")
     path: Path = Field(description="The file; made when it is missing, its folder must be there")
-    tables: Tables = Field(
-        description="Topics to take: a list of globs, or glob → mapping; `!glob` leaves out"
-    )
-    policy: Literal["create+add", "strict"] = Field(
-        default="create+add", description="Make missing tables and columns, or stop at them"
-    )
-    buffer_bytes: int = Field(
-        default=20 * 1024 * 1024, ge=1024, description="Bytes held in memory before a cut"
-    )
+    tables: Topics
+    policy: Policy = "create+add"
+    buffer_bytes: BufferBytes = BUFFER_BYTES
 
 
 def create(context: Context, config: Config) -> SqliteTarget:

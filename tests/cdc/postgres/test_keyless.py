@@ -10,6 +10,7 @@ from fix_capture import Capture, table_rows
 from schemas.change import Op
 
 Db = psycopg.Connection[Any]
+LOG = "CREATE TABLE log (line text); ALTER TABLE log REPLICA IDENTITY FULL"
 
 
 def replayed_bag(capture: Capture, table: str) -> list[Any]:
@@ -28,8 +29,7 @@ def replayed_bag(capture: Capture, table: str) -> list[Any]:
 def test_a_table_without_a_key_is_read_in_one_snapshot(
     capture: Capture, db: Db, pg_database: str
 ) -> None:
-    db.execute("CREATE TABLE log (line text)")
-    db.execute("ALTER TABLE log REPLICA IDENTITY FULL")
+    db.execute(LOG)
     db.execute("INSERT INTO log SELECT 'l' || i FROM generate_series(1, 3000) i")
     capture.options["chunk_rows"] = 500
     capture.until(lambda: len(capture.events) >= 1000)
@@ -47,8 +47,7 @@ def test_a_change_delivered_before_the_table_is_read_is_there_once(
 ) -> None:
     db.execute("CREATE TABLE a_first (id int PRIMARY KEY)")
     db.execute("INSERT INTO a_first SELECT generate_series(1, 2000)")
-    db.execute("CREATE TABLE log (line text)")
-    db.execute("ALTER TABLE log REPLICA IDENTITY FULL")
+    db.execute(LOG)
     capture.options["chunk_rows"] = 100
     capture.until(lambda: len(capture.of("public.a_first")) >= 200)
     assert not capture.of("public.log")
@@ -59,8 +58,7 @@ def test_a_change_delivered_before_the_table_is_read_is_there_once(
 
 
 def test_a_killed_read_of_a_table_without_a_key_begins_again(capture: Capture, db: Db) -> None:
-    db.execute("CREATE TABLE log (line text)")
-    db.execute("ALTER TABLE log REPLICA IDENTITY FULL")
+    db.execute(LOG)
     db.execute("INSERT INTO log SELECT 'l' || i FROM generate_series(1, 3000) i")
     capture.options["chunk_rows"] = 500
     capture.until(lambda: len(capture.events) >= 1500)
@@ -75,7 +73,7 @@ def test_a_killed_read_of_a_table_without_a_key_begins_again(capture: Capture, d
 
 
 def test_a_part_of_a_table_without_a_key_is_not_read_again(capture: Capture, db: Db) -> None:
-    db.execute("CREATE TABLE log (line text); ALTER TABLE log REPLICA IDENTITY FULL")
+    db.execute(LOG)
     capture.until_snapshot_done()
     source = capture.source
     assert source is not None
@@ -86,7 +84,7 @@ def test_a_part_of_a_table_without_a_key_is_not_read_again(capture: Capture, db:
 def test_a_backfill_of_a_table_without_a_key_begins_with_its_truncation(
     capture: Capture, db: Db
 ) -> None:
-    db.execute("CREATE TABLE log (line text); ALTER TABLE log REPLICA IDENTITY FULL")
+    db.execute(LOG)
     db.execute("INSERT INTO log VALUES ('a'), ('a'), ('b')")
     capture.until_snapshot_done()
     source = capture.source

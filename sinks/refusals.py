@@ -1,0 +1,61 @@
+"""What targets refuse, in the same words whichever database it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cdc.connector import Finding
+from cdc.errors import DataError, SchemaIncompatible, StateError
+from schemas.table import TableId
+
+__all__ = ["dropped", "forbidden", "unmatched", "unmoved", "unwanted", "vanished"]
+
+_NOT_THERE = (
+    "The row's creation was not applied here: take a new snapshot of the table, or set REPLICA "
+    "IDENTITY FULL on it."
+)
+
+
+def vanished(table: TableId) -> StateError:
+    """Return the error for a table that changes were applied to, and that is not there."""
+    return StateError(
+        f"table {table} is gone, and changes were applied to it before",
+        hint="Bring it back, or fill it anew: `cdc sink rewind NAME --to earliest "
+        "--topic TOPIC` where the topic holds everything, else `cdc backfill`.",
+    )
+
+
+def dropped(table: TableId) -> SchemaIncompatible:
+    """Return the error for a table that somebody drops while it is being made or changed."""
+    return SchemaIncompatible(f"{table} was dropped while it was being prepared")
+
+
+def forbidden(statements: Sequence[str]) -> SchemaIncompatible:
+    """Return the error for a table that would need `statements`, under `policy: strict`."""
+    return SchemaIncompatible(
+        "the target lacks a table or a column, and `policy: strict` forbids to make it",
+        hint=";\n".join(statements) + ";",
+    )
+
+
+def unwanted(name: str) -> Finding:
+    """Return what `cdc check` finds of a table that is missing, under `policy: strict`."""
+    repair = "Make the table, or set `policy: create+add`."
+    return Finding("fail", name, "is missing, and `policy: strict` makes none", repair)
+
+
+def unmatched(table: TableId, rows: int) -> DataError:
+    """Return the error for `rows` updates of some columns whose row is not there (R6)."""
+    return DataError(
+        f"{rows} updates of {table} carry some columns only and find no row to update",
+        hint=_NOT_THERE,
+    )
+
+
+def unmoved(table: TableId, rows: int) -> DataError:
+    """Return the error for `rows` changed keys whose old row, with the rest, is not there (R6)."""
+    return DataError(
+        f"{rows} rows of {table} changed their key, carry some columns only, and their old rows "
+        "are not there",
+        hint=_NOT_THERE,
+    )
