@@ -138,7 +138,7 @@ class Away:
         self.commands = list(commands)
         self.seen: list[SourceStatus] = []
 
-    def acquire(self) -> None:
+    def acquire(self, _claim: object) -> None:
         raise KafkaUnavailable("the broker is away")
 
     def poll(self) -> list[Command]:

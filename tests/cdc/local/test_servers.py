@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from cdc.local import LocalKafka, LocalPostgres, LocalRegistry, LocalStack, LocalStackError
 from cdc.local.parts import POSTGRES_VERSIONS
+from fix_pipeline import wait_until
 
 
 def make_topic(bootstrap: str) -> str:
@@ -34,7 +35,15 @@ def read_all(bootstrap: str, topic: str, count: int) -> list[bytes]:
         }
     )
     consumer.subscribe([topic])
-    found = [message.value() for message in consumer.consume(count, timeout=30)]
+    found: list[bytes] = []
+
+    def all_read() -> bool:
+        """A broker that has just started may say first that it knows no such topic."""
+        messages = consumer.consume(count - len(found), timeout=0.5)
+        found.extend(message.value() or b"" for message in messages if message.error() is None)
+        return len(found) >= count
+
+    wait_until(all_read, f"{count} records of {topic}", 60)
     consumer.close()
     return found
 
