@@ -30,6 +30,7 @@ __all__ = [
     "InvalidPipeline",
     "LogConfig",
     "MetricsConfig",
+    "OnPoison",
     "Pipeline",
     "PipelineFile",
     "SinkOptions",
@@ -90,12 +91,21 @@ class SourceOptions(BaseModel):
     )
 
 
+OnPoison = Literal["dead_letter", "block_key", "stop"]
+"""What a sink does with a record the target can never take."""
+
+
 class SinkOptions(BaseModel):
     """What every sink takes beside the options of its connector."""
 
     model_config = ConfigDict(extra="forbid")
 
     type: str = Field(description="Connector; `cdc connectors` lists them")
+    on_poison: OnPoison = Field(
+        default="dead_letter",
+        description="A record the target can never take: put it aside, that and all later ones of "
+        "its key, or stop",
+    )
 
 
 class PipelineFile(BaseModel):

@@ -23,6 +23,8 @@ FAILPOINTS = (
     "sink.before_commit",
     "sink.after_commit",
     "sink.before_release",
+    "sink.before_letters",
+    "sink.after_letters",
 )
 """Every name in use; a test kills the worker at each of them."""
 

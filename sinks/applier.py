@@ -19,8 +19,8 @@ import msgspec
 from cdc.errors import DataError, Stop, TargetUnavailable
 from schemas.table import TableSchema
 from sinks.collapse import collapse, in_source_order, is_move, runs, source_order
-from sinks.deadletter import DeadLetters
-from sinks.decode import POISON, Event
+from sinks.deadletter import DeadLetters, without
+from sinks.decode import Event
 from sinks.target import Barrier, Span, Step, Target
 
 __all__ = ["Applied", "Applier", "Cut", "Entangled", "summed"]
@@ -78,12 +78,14 @@ class Applier:
         started = time.monotonic()
         self._prepare()
         merged = _merged(cut.partitions)
-        events = self._readable(merged)
+        events = self._letters.sift(merged)
         dead = len(merged) - len(events)
         try:
             self._target.apply(collapse(events), cut.spans)
         except DataError:
-            dead += self._with_care(source_order(cut.partitions), cut.spans)
+            left = set(map(id, events))
+            ordered = [event for event in source_order(cut.partitions) if id(event) in left]
+            dead += self._with_care(ordered, cut.spans)
         return summed(events, cut.dropped, dead, time.monotonic() - started)
 
     def _prepare(self) -> None:
@@ -91,14 +93,6 @@ class Applier:
         for schema, known in self._tables[self._prepared :]:
             self._target.prepare(schema, known=known)
             self._prepared += 1
-
-    def _readable(self, events: list[Event]) -> list[Event]:
-        """Return the events that could be read; the others become dead letters first."""
-        poison = [event for event in events if event.kind == POISON]
-        if not poison:
-            return events
-        self._letters.write(poison)
-        return [event for event in events if event.kind != POISON]
 
     def stream(self, pieces: Iterable[Sequence[list[Event]]], spans: Sequence[Span]) -> Applied:
         """Apply a cut that comes in pieces and is never whole in memory, in one transaction.
@@ -112,7 +106,7 @@ class Applier:
         def steps() -> Iterator[Step]:
             nonlocal total
             for partitions in pieces:
-                events = self._readable(_merged(partitions))
+                events = self._letters.sift(_merged(partitions))
                 total = _sum(total, summed(events, 0, 0, 0.0))
                 self._prepare()
                 yield from collapse(events)
@@ -137,13 +131,12 @@ class Applier:
 
     def _with_care(self, events: Sequence[Event], spans: Sequence[Span]) -> int:
         """Apply in source order what can be applied; return how many records cannot."""
-        good = [event for event in events if event.kind != POISON]
         try:
-            self._target.apply(in_source_order(good), spans)
+            self._target.apply(in_source_order(events), spans)
         except DataError as error:
-            if not self._may_judge(good):
+            if not self._may_judge(events):
                 raise _entangled(error) from error
-            good, refused = self._isolate(good)
+            good, refused = self._judged(events)
             if not refused:
                 raise
         else:
@@ -159,7 +152,21 @@ class Applier:
             ) from error
         return len(refused)
 
-    def _isolate(self, events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
+    def _judged(self, events: Sequence[Event]) -> tuple[Sequence[Event], Sequence[Event]]:
+        """Split into what is to be applied and what is put aside.
+
+        What waits behind a refused record may have carried others, so they are judged anew.
+        """
+        good, refused = self._isolate(events)
+        while True:
+            aside = self._letters.aside(events, refused)
+            left = without(good, aside)
+            if len(left) == len(good):
+                return good, aside
+            good, more = self._isolate(left)
+            refused = [*aside, *more]
+
+    def _isolate(self, events: Iterable[Event]) -> tuple[list[Event], list[Event]]:
         """Split runs that are refused until only single records are; return good and refused.
 
         A run may be refused because of one before it, so each round judges all of them anew.

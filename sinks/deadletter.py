@@ -1,76 +1,177 @@
 """Dead letters: records the target can never take, kept whole in `<pipeline>.dead`.
 
 Value, key and headers are the original bytes; what we know is added as `cdc.*` headers, so that
-a letter can be read, repaired and sent back to its topic with any Kafka tool. A letter is durable
-before the cursor passes its record: a crash in between writes it a second time (`cdc.topic`,
-`cdc.partition` and `cdc.offset` tell), it is never lost.
+a letter can be read, repaired and replayed (`sinks/letters.py` reads them back).
+
+A letter is durable before the cursor passes its record, so it is never lost. A worker killed in
+between meets the record again: before its first letter it reads which ones are open, and writes
+none of those a second time.
+
+`on_poison` says what else happens: `block_key` sends every later record of a letter's key behind
+it, until all letters of that key are replayed or dropped, so that the order per key is kept;
+`stop` writes nothing and stops the sink.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Message, Producer
 
 from cdc.brokers import TopicSettings, ensure_topics
+from cdc.config import OnPoison
 from cdc.connector import Context
-from cdc.errors import CdcError, KafkaUnavailable
-from cdc.kafka import DEADLINE_S, KafkaConfig, producer_client
-from cdc.kafka import kafka_error as named
-from sinks.decode import Event
+from cdc.errors import CdcError, DataError, Stop
+from cdc.failpoints import failpoint
+from cdc.kafka import KafkaConfig, producer_client
+from sinks.decode import DELETE, POISON, UPSERT, Event
+from sinks.letters import Letter, LetterTopic, Mark, Record, read_letter, record_of, store
 
-__all__ = ["SETTINGS", "DeadLetters"]
+__all__ = ["SETTINGS", "DeadLetters", "without"]
 
 _log = structlog.get_logger(__name__)
 
 SETTINGS = TopicSettings(1, {"cleanup.policy": "delete", "retention.ms": "-1"})
 """The one internal topic that is not compacted: every letter counts."""
 
+_MOST = 50_000
+"""Open letters a worker remembers, some 20 MB."""
+
+_Owner = tuple[str, bytes | None]
+"""Whose order counts: topic and key; a record without a key waits for none."""
+
+
+class _Open:
+    """The open letters of one sink, as its worker knows them: which records, and whose."""
+
+    def __init__(self, sink: str) -> None:
+        self._sink = sink
+        self._owners: dict[Record, _Owner] = {}
+        self._at: dict[int, Record] = {}
+        self._counts: Counter[_Owner] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def __contains__(self, record: Record) -> bool:
+        return record in self._owners
+
+    def blocks(self, owner: _Owner) -> bool:
+        """Tell whether a letter of this key is open."""
+        return owner in self._counts
+
+    def take(self, message: Message) -> None:
+        """Learn from one record of the topic."""
+        found = read_letter(message)
+        if found is None or found.sink != self._sink:
+            return
+        if isinstance(found, Mark):
+            record = self._at.pop(found.letter, None)
+            if record is not None:
+                self._remove(record)
+        elif isinstance(found, Letter):
+            self.add(found.record, found.key)
+            self._at[found.offset] = found.record
+
+    def add(self, record: Record, key: bytes | None) -> None:
+        """Remember a letter; the second time nothing changes."""
+        if record not in self._owners:
+            owner = (record.topic, key)
+            self._owners[record] = owner
+            self._counts[owner] += 1
+
+    def forget(self, most: int) -> None:
+        """Forget the oldest letters until `most` are left."""
+        while len(self._owners) > most:
+            self._remove(next(iter(self._owners)))
+        if len(self._at) > 2 * most:
+            self._at = {at: record for at, record in self._at.items() if record in self._owners}
+
+    def _remove(self, record: Record) -> None:
+        owner = self._owners.pop(record, None)
+        if owner is None:
+            return
+        self._counts[owner] -= 1
+        if not self._counts[owner]:
+            del self._counts[owner]
+
 
 class DeadLetters:
-    """Writes the letters of one sink; connects at the first."""
+    """Writes the letters of one sink; connects at the first. For one thread at a time."""
 
-    def __init__(self, kafka: KafkaConfig, context: Context) -> None:
+    def __init__(
+        self, kafka: KafkaConfig, context: Context, on_poison: OnPoison = "dead_letter"
+    ) -> None:
         self._kafka = kafka
         self._context = context
-        self.topic = f"{context.pipeline}.dead"
+        self._policy = on_poison
+        self._letters = LetterTopic(kafka, context.pipeline)
+        self._open = _Open(context.name)
         self._producer: Producer | None = None
+        self.topic = self._letters.name
+
+    def open(self) -> None:
+        """Learn which keys are blocked, where that is asked for; again when partitions come.
+
+        Raises as `write`.
+        """
+        if self._policy == "block_key":
+            ensure_topics(self._kafka, {self.topic: SETTINGS})
+            self._learn(self._letters.read())
+
+    def sift(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Return the events that may be applied; the others are letters when this returns."""
+        if self._policy == "block_key":
+            self._learn(self._letters.news())
+        aside = self.aside(events, [event for event in events if event.kind == POISON])
+        if not aside:
+            return events
+        self.write(aside)
+        return without(events, aside)
+
+    def aside(self, events: Sequence[Event], bad: Sequence[Event]) -> Sequence[Event]:
+        """Return `bad` and, with `block_key`, those of `events` that must wait behind a letter.
+
+        A key change is put aside as a whole: what follows its delete is its create. Those that
+        wait get an error that says so.
+        """
+        if self._policy != "block_key" or not (bad or len(self._open)):
+            return bad
+        known, owners, out = {id(event) for event in bad}, set[_Owner](), list[Event]()
+        moving = None
+        for event in events:
+            owner = _owner(event.message)
+            if id(event) not in known:
+                waits = owner[1] is not None and (owner in owners or self._open.blocks(owner))
+                if not waits and not (event.kind == UPSERT and moving == _change(event)):
+                    continue
+                event.error = _behind()
+            moving = _change(event) if event.kind == DELETE else None
+            owners.add(owner)
+            out.append(event)
+        return out
 
     def write(self, events: Sequence[Event]) -> None:
         """Store `events` with their errors and wait until the broker has them.
 
-        Raises as `cdc.kafka.kafka_error` maps; nothing may be applied then.
+        Raises as `cdc.kafka.kafka_error` maps, and `errors.Stop` where the policy is to stop or
+        more is blocked than can be remembered; nothing may be applied then.
         """
+        if self._policy == "stop":
+            raise _stopped(events[0])
         producer = self._connected()
-        failed: list[KafkaError] = []
-
-        def delivered(error: KafkaError | None, _message: Message) -> None:
-            if error is not None:
-                failed.append(error)
-
-        try:
-            for event in events:
-                message = event.message
-                headers = [*(message.headers() or []), *self._facts(event)]
-                producer.produce(
-                    self.topic,
-                    message.value(),
-                    message.key(),
-                    headers=headers,
-                    on_delivery=delivered,
-                )
-            left = producer.flush(DEADLINE_S)
-        except KafkaException as error:
-            raise named(error, f"writing to {self.topic}") from error
-        except BufferError as error:
-            raise KafkaUnavailable(f"writing to {self.topic}: {error}") from error
-        if left:
-            raise KafkaUnavailable(f"writing to {self.topic}: no answer in {DEADLINE_S:.0f} s")
-        if failed:
-            raise named(failed[0], f"writing to {self.topic}")
+        fresh = [event for event in events if record_of(event.message) not in self._open]
+        self._refuse_too_many(len(fresh))
+        failpoint("sink.before_letters")
+        store(producer, self.topic, [_letter(event, self._facts(event)) for event in fresh])
+        failpoint("sink.after_letters")
+        for event in fresh:
+            self._open.add(record_of(event.message), _owner(event.message)[1])
+        self._open.forget(_MOST)
         self._tell(events)
 
     def _tell(self, events: Sequence[Event]) -> None:
@@ -87,9 +188,29 @@ class DeadLetters:
 
     def _connected(self) -> Producer:
         if self._producer is None:
-            ensure_topics(self._kafka, {self.topic: SETTINGS})
+            if self._policy != "block_key":
+                ensure_topics(self._kafka, {self.topic: SETTINGS})
+                self._learn(self._letters.read())
+                self._letters.close()
             self._producer = producer_client(self._kafka, acks="all", enable_idempotence=True)
         return self._producer
+
+    def _learn(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self._open.take(message)
+            if self._policy != "block_key":
+                # The newest are those a crash may repeat; who reads the topic sees through older.
+                self._open.forget(_MOST)
+        self._refuse_too_many(0)
+
+    def _refuse_too_many(self, more: int) -> None:
+        if self._policy == "block_key" and len(self._open) + more > _MOST:
+            raise Stop(
+                f"{len(self._open) + more} dead letters of sink {self._context.name} are open, "
+                f"and `on_poison: block_key` remembers {_MOST}",
+                hint=f"Look with `cdc dead list {self._context.name}`, then `cdc dead replay` or "
+                "`drop` what is there.",
+            )
 
     def _facts(self, event: Event) -> list[tuple[str, bytes]]:
         message, error = event.message, event.error or CdcError("refused")
@@ -110,7 +231,45 @@ class DeadLetters:
 
     def close(self) -> None:
         """Let go of the producer."""
+        self._letters.close()
         if self._producer is not None:
             self._producer.purge()
             self._producer.flush(0)
             self._producer = None
+
+
+def without(events: Sequence[Event], aside: Iterable[Event]) -> list[Event]:
+    """Return `events` but for those that were put aside."""
+    gone = {id(event) for event in aside}
+    return [event for event in events if id(event) not in gone]
+
+
+def _letter(event: Event, facts: list[tuple[str, bytes]]) -> tuple[Any, Any, list[Any]]:
+    message = event.message
+    return message.value(), message.key(), [*(message.headers() or []), *facts]
+
+
+def _owner(message: Message) -> _Owner:
+    return (message.topic() or "", message.key())
+
+
+def _change(event: Event) -> object:
+    """Return what the two records of a key change have in common; a new object without."""
+    return object() if event.stamp is None else event.stamp[:3]
+
+
+def _behind() -> DataError:
+    return DataError(
+        "it waits behind a dead letter of its key (`on_poison: block_key`)",
+        hint="`cdc dead replay` applies the letters of a key in order; `cdc dead drop` gives up.",
+    )
+
+
+def _stopped(event: Event) -> Stop:
+    message, error = event.message, event.error or CdcError("refused")
+    return Stop(
+        f"{message.topic()}[{message.partition()}] at offset {message.offset()} cannot be applied: "
+        f"{error}",
+        hint=f"{error.hint} Nothing of its cut was applied. Repair the target and restart the "
+        "sink, or set `on_poison: dead_letter` to put such records aside.".lstrip(),
+    )

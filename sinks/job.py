@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from cdc.config import OnPoison
 from cdc.connector import Context
 from cdc.errors import CdcError
 from cdc.kafka import KafkaConfig
@@ -58,3 +59,4 @@ class SinkJob(msgspec.Struct):
     back_off: Callable[[int], float]
     workers: int = 1
     buffer_bytes: int = 20 * 1024 * 1024
+    on_poison: OnPoison = "dead_letter"

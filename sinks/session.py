@@ -47,7 +47,7 @@ class Session:
         group = f"{job.context.pipeline}.sink.{job.context.name}"
         self._intake = Intake(job.kafka, group, self._routes)
         self._cuts = Cuts()
-        self._letters = DeadLetters(job.kafka, job.context)
+        self._letters = DeadLetters(job.kafka, job.context, job.on_poison)
         tables = self._routes.tables
         self._applier = Applier(self._target, self._letters, tables, self._may_judge)
         self._alone = job.workers == 1
@@ -140,6 +140,7 @@ class Session:
     def gained(self, places: Sequence[tuple[str, int]]) -> list[Lane]:
         """Return lanes that begin at the target's cursors."""
         self._settle()
+        self._letters.open()
         missing = {topic for topic, _ in places} - self._known.keys()
         self._known |= self._topics.describe(missing)
         partitions = [self._known[topic][number] for topic, number in places]

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from cdc.config import OnPoison
 from cdc.connector import Context
 from cdc.errors import CdcError, KafkaUnavailable
 from cdc.publish import PublishConfig, Publisher
@@ -113,6 +114,7 @@ class Sink:
         tables = options.pop("tables", [f"{pipeline.source}.*"])
         self.config = Config.model_validate({"url": url, "tables": tables, **options})
         self.context = Context(pipeline.name, "mirror")
+        self.on_poison: OnPoison = "dead_letter"
         self.asked, self.told = Asked(), Told()
         self.failed: BaseException | None = None
         self._stop = threading.Event()
@@ -131,6 +133,7 @@ class Sink:
             back_off=lambda _attempt: 0.05,
             workers=self.config.workers,
             buffer_bytes=self.config.buffer_bytes,
+            on_poison=self.on_poison,
         )
 
     def start(self) -> Sink:

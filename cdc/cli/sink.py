@@ -92,6 +92,7 @@ def run(
 def _job(shop: Workshop, report: SinkReport, workers: int) -> SinkJob:
     unit = shop.unit
     settings: Any = unit.config
+    options: Any = unit.options
     create = unit.connector.offer("create")
     return SinkJob(
         context=unit.context,
@@ -105,4 +106,5 @@ def _job(shop: Workshop, report: SinkReport, workers: int) -> SinkJob:
         back_off=back_off,
         workers=workers,
         buffer_bytes=settings.buffer_bytes,
+        on_poison=options.on_poison,
     )
