@@ -37,6 +37,7 @@ __all__ = [
     "TableMap",
     "Tables",
     "fixed_targets",
+    "target_name",
 ]
 
 
@@ -165,7 +166,7 @@ class MappedTable(msgspec.Struct, frozen=True):
                 hint=f"Choose among {', '.join(sorted(names))}.",
             )
         schema = TableSchema(
-            _target_name(source.table, topic, table.to),
+            target_name(source.table, topic, table.to),
             tuple(mapped.column for mapped in columns),
             key,
             source.attributes,
@@ -173,7 +174,8 @@ class MappedTable(msgspec.Struct, frozen=True):
         return cls(schema, columns, rekeyed=bool(table.key))
 
 
-def _target_name(table: TableId, topic: str, template: str) -> TableId:
+def target_name(table: TableId, topic: str, template: str) -> TableId:
+    """Return the target table that `to: template` means for a topic of `table`."""
     # The template is cut before it is filled: a name of the source may hold dots itself.
     schema, dot, rest = template.partition(".")
     names = {"source": topic.partition(".")[0], "schema": table.schema, "table": table.name}

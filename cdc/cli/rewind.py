@@ -8,7 +8,6 @@ that runs is asked to begin again from the cursors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -16,7 +15,15 @@ import typer
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, pipeline_of, print_json, print_rows
+from cdc.cli.shared import (
+    DEFAULT_FILE,
+    ConfigFile,
+    Json,
+    moment_ms,
+    pipeline_of,
+    print_json,
+    print_rows,
+)
 from cdc.config import Pipeline, Unit
 from cdc.control import ControlWriter
 from cdc.errors import ConfigError, StateError, TopicChanged
@@ -106,7 +113,8 @@ def offsets_at(
             return {p: high for p, (_, high) in found.items()}
         if to.isdecimal():
             return {p: _inside(p, int(to), bounds) for p, bounds in found.items()}
-        moments = [KafkaPartition(p.topic, p.partition, _moment_ms(to)) for p in partitions]
+        moment = moment_ms("--to", to, "`earliest`, `latest`, an offset, or ")
+        moments = [KafkaPartition(p.topic, p.partition, moment) for p in partitions]
         answers = consumer.offsets_for_times(moments, timeout=DEADLINE_S)
         by_place = {(a.topic, a.partition): a.offset for a in answers}
         at = {p: by_place[p.topic, p.partition] for p in partitions}
@@ -132,18 +140,6 @@ def _inside(partition: TopicPartition, offset: int, bounds: tuple[int, int]) -> 
             hint="Choose one of these, narrow --topic, or take `earliest` or `latest`.",
         )
     return offset
-
-
-def _moment_ms(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"--to {text}: neither an offset nor a time",
-            hint="`earliest`, `latest`, an offset, or a time as 2026-01-31T08:00+01:00",
-        ) from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000)
 
 
 def _as_json(span: Span) -> dict[str, Any]:

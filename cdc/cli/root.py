@@ -67,6 +67,7 @@ COMMANDS: dict[str, Listed] = {
     "position": Listed(
         "cdc.cli.position:app", _CHANGE, "Show, set, reset or adopt the position of a source."
     ),
+    "dead": Listed("cdc.cli.dead:app", _CHANGE, "List, show, replay or drop dead letters."),
     "drop": Listed(
         "cdc.cli.drop:drop", _CHANGE, "Remove what a pipeline left behind; first only say what."
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from cdc.config import Pipeline, load_outline, load_pipeline
+from cdc.errors import ConfigError
 
-__all__ = ["ConfigFile", "Json", "console", "outline_of", "pipeline_of", "print_json", "print_rows"]
+__all__ = [
+    "ConfigFile",
+    "Json",
+    "console",
+    "moment_ms",
+    "outline_of",
+    "pipeline_of",
+    "print_json",
+    "print_rows",
+]
 
 ConfigFile = Annotated[
     Path,
@@ -34,6 +45,22 @@ def pipeline_of(config: Path, only: str = "") -> Pipeline:
 def outline_of(config: Path) -> Pipeline:
     """Return the pipeline for commands that need nothing but Kafka and the registry."""
     return load_outline(config)
+
+
+def moment_ms(option: str, text: str, others: str = "") -> int:
+    """Return a time as ms since 1970; one without a zone is UTC.
+
+    Raises `errors.ConfigError`; `others` says what else the option takes.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{option} {text}: neither a time nor anything else it takes",
+            hint=f"{others}a time as 2026-01-31T08:00+01:00",
+        ) from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
 
 
 def console() -> Console:

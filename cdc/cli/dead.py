@@ -1,0 +1,306 @@
+"""`cdc dead`: what the target could never take, looked at, applied after all, or given up.
+
+Letters are read from Kafka; only a replay reaches the target, and there it goes by
+`sinks/replay.py`: each letter once, never an older row over a newer one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from cdc.cli.letters import Filter, filtered, key_text
+from cdc.cli.shared import (
+    DEFAULT_FILE,
+    ConfigFile,
+    Json,
+    outline_of,
+    pipeline_of,
+    print_json,
+    print_rows,
+)
+from cdc.cli.tail import Decoder
+from cdc.config import Pipeline, Unit
+from cdc.errors import ConfigError, DataError
+from schemas.registry import Registry
+from sinks.letters import DROPPED, REPLAYED, Ledger, Letter, LetterTopic, original
+from sinks.mapping import Selection
+from sinks.replay import Replay, Verdict, batches, held_back
+from sinks.target import Target
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="List, show, replay or drop dead letters.")
+SinkName = Annotated[str, typer.Argument(metavar="SINK", help="A name under `sinks:`.")]
+Letters = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[LETTER]...", help="Only these, as `list` names them."),
+]
+_ROWS = 20
+_ROUNDS = 100
+
+
+@app.command("list")
+@filtered
+def list_(
+    sink: SinkName, chosen: Filter, config: ConfigFile = DEFAULT_FILE, json: Json = False
+) -> None:
+    """Sum the open letters by topic, partition and reason, and list them, the oldest first.
+
+    Example: cdc dead list crm --table 'public.*' --reason '*too long*' --since 2026-01-31
+    """
+    with _opened(outline_of(config), sink) as (topic, ledger, decoder):
+        whole = chosen._replace(limit=None).choose(ledger.open(), _keys(decoder))
+        shown = [_summary(topic, letter, decoder) for letter in whole[: chosen.limit]]
+    sums = _sums(whole)
+    if json:
+        print_json({"sink": sink, "open": len(whole), "sums": sums, "letters": shown})
+        return
+    if not whole:
+        print(f"no open letters of sink {sink}")
+        return
+    print_rows(("topic", "partition", "reason", "letters"), [list(one.values()) for one in sums])
+    print()
+    rows = shown[: chosen.limit or _ROWS]
+    print_rows(("letter", "table", "key", "offset", "at", "reason"), [_row(one) for one in rows])
+    if len(rows) < len(whole):
+        print(f"… and {len(whole) - len(rows)} more: --limit, --json")
+
+
+@app.command()
+def show(
+    sink: SinkName,
+    letter: Annotated[str, typer.Argument(metavar="LETTER", help="As `list` names it.")],
+    config: ConfigFile = DEFAULT_FILE,
+    json: Json = False,
+) -> None:
+    """Show one letter: the record decoded, its bytes, its headers, and why it was refused.
+
+    Example: cdc dead show crm shop.dead-0-12
+    """
+    with _opened(outline_of(config), sink) as (topic, ledger, decoder):
+        found = _named(topic, ledger, letter)
+        [(_, message)] = topic.messages([found])
+        record = original(message, found.record)
+        plain = decoder.record(record)
+        facts = {
+            **_summary(topic, found, decoder),
+            "state": ledger.outcomes.get(found.offset, "open"),
+            "hint": found.hint,
+            "timestamp_ms": found.record.timestamp,
+            "key": plain["key"],
+            "key_hex": _hex(record.key()),
+            "value": plain["value"],
+            "value_hex": _hex(record.value()),
+            "headers": plain.get("headers", {}),
+        }
+    if json:
+        print_json(facts)
+        return
+    print_rows(("", ""), [(name, _cell(value)) for name, value in facts.items()])
+
+
+@app.command()
+@filtered
+def replay(
+    sink: SinkName,
+    letters: Letters = None,
+    *,
+    chosen: Filter,
+    config: ConfigFile = DEFAULT_FILE,
+    json: Json = False,
+) -> None:
+    """Apply open letters after all, once the target or the mapping was repaired.
+
+    Each is applied once, whatever happens meanwhile, and none over a newer change of its row: that
+    one is `superseded` and can be dropped. The sink may go on working. Letters of one key go in
+    order. The exit code is 1 when any letter is left.
+
+    Example: cdc dead replay crm --reason '*too long*'
+    """
+    pipeline = pipeline_of(config, f"sink/{sink}")
+    unit = pipeline.unit(f"sink/{sink}")
+    with _opened(pipeline, sink) as (topic, ledger, decoder):
+        wanted = _wanted(topic, ledger, letters, chosen, decoder)
+        told = _replayed(pipeline, unit, topic, (ledger, wanted))
+    left = [verdict for verdict in told if verdict.state != REPLAYED]
+    said = [_verdict(topic, verdict) for verdict in told]
+    if json:
+        print_json({"sink": sink, "replayed": len(told) - len(left), "letters": said})
+    else:
+        _tell(said, len(told) - len(left), REPLAYED)
+    if left:
+        raise DataError(
+            f"{len(left)} of {len(told)} letters were not applied",
+            hint="Repair what the reason names and replay again, or give up with `cdc dead drop`.",
+        )
+
+
+@app.command()
+@filtered
+def drop(
+    sink: SinkName,
+    letters: Letters = None,
+    *,
+    chosen: Filter,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what goes.")] = False,
+    config: ConfigFile = DEFAULT_FILE,
+    json: Json = False,
+) -> None:
+    """Give up open letters: they are marked as dropped and listed no more.
+
+    The records stay in the topic, and in the source's own; only the mark is written.
+
+    Example: cdc dead drop crm shop.dead-0-12 --yes
+    """
+    with _opened(outline_of(config), sink) as (topic, ledger, decoder):
+        wanted = _wanted(topic, ledger, letters, chosen, decoder)
+        if yes:
+            topic.mark(wanted, DROPPED)
+        said = [_verdict(topic, Verdict(letter, DROPPED)) for letter in wanted]
+    if json:
+        print_json({"sink": sink, "done": yes, "letters": said})
+    elif yes:
+        _tell(said, len(said), DROPPED)
+    else:
+        _tell(said, len(said), "would be dropped; add --yes to do it")
+
+
+@contextmanager
+def _opened(pipeline: Pipeline, sink: str) -> Iterator[tuple[LetterTopic, Ledger, Decoder]]:
+    name = pipeline.unit(f"sink/{sink}").context.name
+    topic = LetterTopic(pipeline.kafka, pipeline.name)
+    try:
+        with Registry(pipeline.kafka.registry) as registry:
+            yield topic, topic.ledger(name), Decoder(registry)
+    finally:
+        topic.close()
+
+
+def _replayed(
+    pipeline: Pipeline, unit: Unit, topic: LetterTopic, given: tuple[Ledger, list[Letter]]
+) -> list[Verdict]:
+    """Replay, and again what a sink that blocks keys put behind the letters meanwhile."""
+    settings: Any = unit.config
+    options: Any = unit.options
+    ledger, wanted = given
+    out: list[Verdict] = []
+    target: Target = unit.connector.offer("create")(unit.context, settings)
+    with Registry(pipeline.kafka.registry) as registry:
+        target.open()
+        work = Replay(unit.context, pipeline.kafka, target, Selection(settings.tables), registry)
+        try:
+            for _ in range(_ROUNDS):
+                told = _round(work, ledger, wanted)
+                out += told
+                if options.on_poison != "block_key" or any(v.state != REPLAYED for v in told):
+                    break
+                keys = {(v.letter.record.topic, v.letter.key) for v in told}
+                ledger = topic.ledger(unit.context.name)
+                wanted = [one for one in ledger.open() if (one.record.topic, one.key) in keys]
+                if not wanted:
+                    break
+        finally:
+            work.close()
+            target.close()
+    return out
+
+
+def _round(work: Replay, ledger: Ledger, wanted: Sequence[Letter]) -> list[Verdict]:
+    held = held_back(ledger.open(), wanted)
+    waiting = {verdict.letter.offset for verdict in held}
+    for batch in batches(letter for letter in wanted if letter.offset not in waiting):
+        held += work.replay(batch)
+    return sorted(held, key=lambda verdict: verdict.letter.offset)
+
+
+def _wanted(
+    topic: LetterTopic,
+    ledger: Ledger,
+    names: Sequence[str] | None,
+    chosen: Filter,
+    decoder: Decoder,
+) -> list[Letter]:
+    known = ledger.open()
+    if names:
+        named = [_named(topic, ledger, name) for name in names]
+        known = [letter for letter in named if letter.offset not in ledger.outcomes]
+    return chosen.choose(known, _keys(decoder))
+
+
+def _named(topic: LetterTopic, ledger: Ledger, name: str) -> Letter:
+    offset = name.removeprefix(f"{topic.name}-0-")
+    found = ledger.letters.get(int(offset)) if offset.isdecimal() else None
+    if found is None:
+        raise ConfigError(
+            f"this sink has no letter {name}",
+            hint=f"`cdc dead list` names them, as {topic.name}-0-12; the last number will do.",
+        )
+    return found
+
+
+def _keys(decoder: Decoder) -> Callable[[Letter], Any]:
+    return lambda letter: decoder.payload(letter.key)
+
+
+def _summary(topic: LetterTopic, letter: Letter, decoder: Decoder) -> dict[str, Any]:
+    return {
+        "letter": f"{topic.name}-0-{letter.offset}",
+        "topic": letter.record.topic,
+        "partition": letter.record.partition,
+        "offset": letter.record.offset,
+        "table": letter.table,
+        "key": decoder.payload(letter.key),
+        "error": letter.error,
+        "reason": letter.reason,
+        "at": datetime.fromtimestamp(letter.at_ms / 1000, UTC).isoformat(timespec="milliseconds"),
+    }
+
+
+def _row(one: dict[str, Any]) -> tuple[Any, ...]:
+    key = "" if one["key"] is None else key_text(one["key"])
+    return one["letter"], one["table"], key, one["offset"], one["at"][:19], _line(one["reason"])
+
+
+def _sums(letters: Sequence[Letter]) -> list[dict[str, Any]]:
+    counts = Counter((o.record.topic, o.record.partition, _line(o.reason)) for o in letters)
+    return [
+        {"topic": topic, "partition": partition, "reason": reason, "letters": count}
+        for (topic, partition, reason), count in counts.most_common()
+    ]
+
+
+def _line(reason: str) -> str:
+    """Return the first line of a reason: what follows is of the one row, as its values."""
+    return reason.partition("\n")[0]
+
+
+def _verdict(topic: LetterTopic, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "letter": f"{topic.name}-0-{verdict.letter.offset}",
+        "state": verdict.state,
+        "reason": verdict.reason,
+    }
+
+
+def _tell(said: Sequence[dict[str, Any]], count: int, what: str) -> None:
+    if said:
+        rows = [(one["letter"], one["state"], _line(one["reason"])) for one in said]
+        print_rows(("letter", "", "reason"), rows)
+    print(f"{count} letters {what}")
+
+
+def _hex(payload: bytes | None) -> str | None:
+    return None if payload is None else payload.hex(" ")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()
+    return "" if value is None else str(value)

@@ -1,0 +1,293 @@
+"""Dead letters → the target, each once, and never an older row over a newer one.
+
+    letter ─▶ decode as the sink does ─▶ newer change of its row? ─▶ one target transaction
+                                         (sinks/history.py)          its row
+                                                                     its own cursor: None → 1
+                                                                     the partition's: as it is
+
+Why a letter is applied once: it has a cursor of its own, which the transaction that holds its row
+makes; whoever comes second, after a crash or at the same moment, finds it there and writes nothing.
+The mark in the topic follows that transaction; where it is missing, the next replay makes it up.
+
+Why nothing newer is overwritten: the history was read to the partition's cursor, and the same
+transaction compares that cursor with what was read and holds it until the end. A sink that applied
+anything in between makes the replay look again; what it applies later is newer.
+
+Letters of one row go together, in the order of the source, or not at all. The topic's other readers
+see nothing of a replay.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+from confluent_kafka import Message
+
+from cdc.connector import Context
+from cdc.errors import DataError, TargetUnavailable
+from cdc.kafka import KafkaConfig
+from cdc.topics import topic_parts
+from schemas.table import TableId
+from sinks.collapse import in_source_order, source_order
+from sinks.decode import DELETE, POISON, UPSERT, Event, poison
+from sinks.history import History, rows_of
+from sinks.letters import REPLAYED, Letter, LetterTopic, original
+from sinks.mapping import Selection, target_name
+from sinks.routes import Routes, Schemas
+from sinks.target import Cursor, CursorMoved, Span, Target, TopicPartition
+from sinks.topics import Topics
+
+__all__ = ["Replay", "Verdict", "batches", "held_back"]
+
+_TRIES = 50
+_USUAL = 200
+"""Letters of one transaction; those of one key are never parted."""
+
+
+class Verdict(msgspec.Struct):
+    """What became of a letter: `replayed`, or why not (`refused`, `superseded`, `held`)."""
+
+    letter: Letter
+    state: str = ""
+    reason: str = ""
+
+
+class _Attempt(msgspec.Struct):
+    """A letter on its way: what its record does, and which partition it is from."""
+
+    verdict: Verdict
+    event: Event
+    partition: TopicPartition
+
+    @property
+    def offset(self) -> int:
+        return self.verdict.letter.record.offset
+
+    def end(self, state: str, reason: str = "") -> None:
+        self.verdict.state, self.verdict.reason = state, reason
+
+
+def _owner(letter: Letter) -> object:
+    """Return whose order a letter keeps: its key's; one without a key keeps none."""
+    record = letter.record
+    return record if letter.key is None else (record.topic, record.partition, letter.key)
+
+
+def held_back(known: Iterable[Letter], chosen: Iterable[Letter]) -> list[Verdict]:
+    """Return which of `chosen` must wait: an earlier open letter of the key is not among them."""
+    wanted = {letter.offset for letter in chosen}
+    first: dict[object, Letter] = {}
+    out = []
+    for letter in sorted(known, key=lambda letter: letter.record):
+        earlier = first.get(_owner(letter))
+        if letter.offset not in wanted:
+            first.setdefault(_owner(letter), letter)
+        elif earlier is not None:
+            reason = f"letter {earlier.offset} of the same key comes first: replay or drop it"
+            out.append(Verdict(letter, "held", reason))
+    return out
+
+
+def batches(chosen: Iterable[Letter]) -> Iterator[list[Letter]]:
+    """Cut `chosen` into transactions of a bearable size; the letters of a key stay together."""
+    groups: defaultdict[object, list[Letter]] = defaultdict(list)
+    for letter in chosen:
+        groups[_owner(letter)].append(letter)
+    batch: list[Letter] = []
+    for group in groups.values():
+        if batch and len(batch) + len(group) > _USUAL:
+            yield batch
+            batch = []
+        batch += group
+    if batch:
+        yield batch
+
+
+class Replay:
+    """Applies letters of one sink; `target` is open. Not for two threads."""
+
+    def __init__(
+        self,
+        context: Context,
+        kafka: KafkaConfig,
+        target: Target,
+        selection: Selection,
+        schemas: Schemas,
+    ) -> None:
+        self._context = context
+        self._kafka = kafka
+        self._target = target
+        self._selection = selection
+        self._routes = Routes(selection, schemas, lambda _topic: 1)
+        self._topics = Topics(kafka, lambda name: selection.find(name) is not None)
+        self._letters = LetterTopic(kafka, context.pipeline)
+        self._identity = self._letters.identity()
+        self._prepared = 0
+
+    def close(self) -> None:
+        """Let go of the connection to the letters; the target is the caller's."""
+        self._letters.close()
+
+    def replay(self, batch: Sequence[Letter]) -> list[Verdict]:
+        """Apply what may be applied of `batch`, mark it, and return what became of each.
+
+        Raises `errors.Unavailable` and `errors.Stop` as the target and Kafka do; what was applied
+        by then is not applied again.
+        """
+        attempts = self._read(batch)
+        histories = self._histories(attempts)
+        try:
+            self._judge(attempts, histories)
+        finally:
+            for history in histories.values():
+                history.close()
+        done = [a.verdict.letter for a in attempts if a.verdict.state == REPLAYED]
+        self._letters.mark(done, REPLAYED)
+        return [attempt.verdict for attempt in attempts]
+
+    def _read(self, batch: Sequence[Letter]) -> list[_Attempt]:
+        names = sorted({letter.record.topic for letter in batch})
+        groups = self._topics.describe(names).values()
+        places = {(p.topic, p.partition): p for group in groups for p in group}
+        cursors = self._target.cursors(list(places.values()))
+        self._routes.applied |= {p.topic for p, cursor in cursors.items() if cursor is not None}
+        targets = self._targets()
+        out = []
+        for letter, message in self._letters.messages(batch):
+            topic, number = letter.record[:2]
+            partition = places.get((topic, number), TopicPartition(topic, "", number))
+            attempt = _Attempt(Verdict(letter), self._event(letter, message), partition)
+            self._refuse_unfit(attempt, targets)
+            out.append(attempt)
+        for schema, known in self._routes.tables[self._prepared :]:
+            self._target.prepare(schema, known=known)
+        self._prepared = len(self._routes.tables)
+        return out
+
+    def _event(self, letter: Letter, message: Message) -> Event:
+        record = original(message, letter.record)
+        value = record.value()
+        if value is None:
+            return poison(record, 0, DataError("the record has no value"))
+        return self._routes.read(record, value)
+
+    def _targets(self) -> Mapping[TableId, int]:
+        """Return how many topics of the sink each target table takes, as far as names tell."""
+        out: defaultdict[TableId, int] = defaultdict(int)
+        for topic in self._topics.names():
+            mapping, parts = self._selection.find(topic), topic_parts(topic)
+            if mapping is not None and len(parts) > 1:
+                table = TableId(parts[-2], parts[-1])
+                out[target_name(table, topic, mapping.to)] += 1
+        return out
+
+    def _refuse_unfit(self, attempt: _Attempt, targets: Mapping[TableId, int]) -> None:
+        event = attempt.event
+        if event.kind == POISON:
+            attempt.end("refused", str(event.error))
+        elif event.kind not in (UPSERT, DELETE) or event.schema is None:
+            attempt.end("refused", "a truncation is not replayed: it would empty the table now")
+        elif not attempt.partition.topic_id:
+            attempt.end("refused", f"topic {attempt.partition.topic} is gone")
+        elif targets.get(event.schema.table, 0) > 1:
+            attempt.end("refused", f"several topics go to {event.schema.table}: no order is known")
+
+    def _histories(self, attempts: Iterable[_Attempt]) -> dict[TopicPartition, History]:
+        events: defaultdict[TopicPartition, dict[int, Event]] = defaultdict(dict)
+        for attempt in attempts:
+            if not attempt.verdict.state:
+                events[attempt.partition][attempt.offset] = attempt.event
+        out = {}
+        for partition, letters in events.items():
+            mapping = self._selection.find(partition.topic)
+            rekeyed = mapping is not None and bool(mapping.key)
+            out[partition] = History(self._kafka, partition, letters, self._routes, rekeyed=rekeyed)
+        return out
+
+    def _judge(
+        self, attempts: Sequence[_Attempt], histories: Mapping[TopicPartition, History]
+    ) -> None:
+        """Apply all at once, or, where the target refuses something, row by row."""
+        open_ = [attempt for attempt in attempts if not attempt.verdict.state]
+        if self._apply(open_, histories) is None:
+            return
+        for group in _entangled([a for a in open_ if not a.verdict.state]):
+            error = self._apply(group, histories)
+            for attempt in group:
+                if error is not None and not attempt.verdict.state:
+                    attempt.end("refused", str(error))
+
+    def _apply(
+        self, attempts: Sequence[_Attempt], histories: Mapping[TopicPartition, History]
+    ) -> DataError | None:
+        """Apply `attempts` in one transaction; return the error when the target refuses them."""
+        for _ in range(_TRIES):
+            live, spans = self._look(attempts, histories)
+            if not live:
+                return None
+            lanes: defaultdict[TopicPartition, list[Event]] = defaultdict(list)
+            for attempt in sorted(live, key=lambda attempt: attempt.offset):
+                lanes[attempt.partition].append(attempt.event)
+            try:
+                self._target.apply(in_source_order(source_order(lanes.values())), spans)
+            except CursorMoved:
+                continue
+            except DataError as error:
+                return error
+            for attempt in live:
+                attempt.end(REPLAYED)
+            return None
+        name = self._context.name
+        raise TargetUnavailable(
+            f"sink {name} moves its cursors faster than they can be compared",
+            hint=f"cdc pause sink/{name}, replay, cdc resume sink/{name}",
+        )
+
+    def _look(
+        self, attempts: Sequence[_Attempt], histories: Mapping[TopicPartition, History]
+    ) -> tuple[list[_Attempt], list[Span]]:
+        """Return what may be applied now, and the cursors that must be as they are."""
+        own = {self._place(attempt.verdict.letter): attempt for attempt in attempts}
+        cursors = self._target.cursors([*histories, *own])
+        for partition, history in histories.items():
+            cursor = cursors[partition]
+            history.advance(0 if cursor is None else cursor.offset)
+        live, spans = [], {}
+        for place, attempt in own.items():
+            partition = attempt.partition
+            cursor = cursors[partition]
+            if cursors[place] is not None:
+                attempt.end(REPLAYED, "it was applied before")
+            elif cursor is None or attempt.offset >= cursor.offset:
+                attempt.end("held", "the sink has not passed its record yet and will meet it again")
+            elif objection := histories[partition].objection(attempt.offset):
+                attempt.end("superseded", objection)
+            else:
+                live.append(attempt)
+                spans[partition] = Span(partition, cursor, cursor)
+                spans[place] = Span(place, None, Cursor(1))
+        return live, list(spans.values())
+
+    def _place(self, letter: Letter) -> TopicPartition:
+        """Return the letter's own cursor, one for each letter that was ever written."""
+        return TopicPartition(f"{self._letters.name}@{self._identity}", "letter", letter.offset)
+
+
+def _entangled(attempts: Iterable[_Attempt]) -> list[list[_Attempt]]:
+    """Group what must be applied together: letters of a key, of a row, of one key change."""
+    groups: list[tuple[set[object], list[_Attempt]]] = []
+    for attempt in attempts:
+        stamp = attempt.event.stamp
+        ties = {_owner(attempt.verdict.letter), *rows_of(attempt.event)}
+        ties |= set() if stamp is None else {stamp[:3]}
+        members, apart = [attempt], []
+        for group in groups:
+            if group[0].isdisjoint(ties):
+                apart.append(group)
+            else:
+                ties |= group[0]
+                members = [*group[1], *members]
+        groups = [*apart, (ties, members)]
+    return [members for _, members in groups]
