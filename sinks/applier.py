@@ -1,6 +1,8 @@
 """One cut → the target: stages 7 to 9, with the ways out when the target refuses a row.
 
     collapse ─▶ apply ─▶ done
+         ▲        ├─ refused, and the target says which rows ─▶ dead letters ─▶ again without them
+         └────────┘
                   └─ refused ─▶ apply in source order ─▶ done
                                    └─ refused ─▶ rehearse: which rows? ─▶ dead letters
                                                  └─▶ apply the others in source order
@@ -17,11 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from cdc.errors import DataError, Stop, TargetUnavailable
+from schemas.change import ABSENT
 from schemas.table import TableSchema
 from sinks.collapse import collapse, in_source_order, is_move, runs, source_order
 from sinks.deadletter import DeadLetters, without
 from sinks.decode import Event
-from sinks.target import Barrier, Span, Step, Target
+from sinks.target import Barrier, RowsRefused, Span, Step, Target
 
 __all__ = ["Applied", "Applier", "Cut", "Entangled", "summed"]
 
@@ -79,14 +82,29 @@ class Applier:
         self._prepare()
         merged = _merged(cut.partitions)
         events = self._letters.sift(merged)
-        dead = len(merged) - len(events)
         try:
-            self._target.apply(collapse(events), cut.spans)
+            while named := self._refused(events, cut.spans):
+                aside = self._letters.aside(events, named)
+                self._letters.write(aside)
+                events = without(events, aside)
+            dead = 0
         except DataError:
             left = set(map(id, events))
             ordered = [event for event in source_order(cut.partitions) if id(event) in left]
-            dead += self._with_care(ordered, cut.spans)
+            dead = self._with_care(ordered, cut.spans)
+        dead += len(merged) - len(events)
         return summed(events, cut.dropped, dead, time.monotonic() - started)
+
+    def _refused(self, events: Sequence[Event], spans: Sequence[Span]) -> Sequence[Event]:
+        """Apply `events`, or return those the target names; others that it refuses it raises."""
+        try:
+            self._target.apply(collapse(events), spans)
+        except RowsRefused as error:
+            named = _named(events, error)
+            if not named:
+                raise
+            return named
+        return ()
 
     def _prepare(self) -> None:
         # The reading thread may find further tables meanwhile: they are the next cut's.
@@ -181,6 +199,24 @@ class Applier:
                 return good, [_blamed(parts[n][-1], error) for n, error in refused.items()]
             parts = [piece for n, part in enumerate(parts) for piece in _pieces(part, n in refused)]
         raise Stop("the refused records of a cut cannot be told from the others")
+
+
+def _named(events: Sequence[Event], error: RowsRefused) -> list[Event]:
+    """Return the events behind refused rows: the newest of each key.
+
+    A row that was put together from several events may be refused for an older one's value: none
+    is returned then, and each is to be tried alone.
+    """
+    rows = dict(error.rows)
+    out = []
+    for event in reversed(events):
+        if event.schema is None or (event.schema.table, event.key) not in rows:
+            continue
+        if event.row is not None and ABSENT in event.row:
+            return []
+        reason = rows.pop((event.schema.table, event.key))
+        out.append(_blamed(event, DataError(f"the target refuses a row: {reason}")))
+    return out[::-1] if not rows else []
 
 
 def _entangled(error: DataError) -> Entangled:

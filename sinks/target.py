@@ -10,7 +10,8 @@ Promises of a target:
   with what is stored now.
 * A lost reply to COMMIT is `errors.TargetUnavailable`; the worker reads the cursors again and
   learns whether it was applied.
-* A record the target can never take is `errors.DataError`; nothing of the batch was written.
+* A record the target can never take is `errors.DataError`; nothing of the batch was written. A
+  target that knows which rows it refuses says so with `RowsRefused`, which saves a search.
 * Rows come collapsed: at most one operation per key between two barriers.
 """
 
@@ -23,13 +24,14 @@ import msgspec
 
 from cdc.errors import CdcError, DataError
 from schemas.change import Cell, Stamp
-from schemas.table import TableSchema
+from schemas.table import TableId, TableSchema
 
 __all__ = [
     "Barrier",
     "Cursor",
     "CursorMoved",
     "Mapped",
+    "RowsRefused",
     "Span",
     "Step",
     "Target",
@@ -90,6 +92,18 @@ class CursorMoved(CdcError):
     def __init__(self, message: str, stored: Mapping[TopicPartition, Cursor | None]) -> None:
         super().__init__(message)
         self.stored = stored
+
+
+class RowsRefused(DataError):
+    """A `DataError` of a target that knows which rows it can never take; nothing was written.
+
+    `rows` are their reasons by table and key, of a table without a key the whole row. A value
+    that waits for other rows, of a foreign or unique key, is none of them.
+    """
+
+    def __init__(self, rows: Mapping[tuple[TableId, tuple[Cell, ...]], str]) -> None:
+        super().__init__(f"the target refuses a row: {next(iter(rows.values()))}")
+        self.rows = rows
 
 
 class Mapped(msgspec.Struct):

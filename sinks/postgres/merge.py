@@ -24,9 +24,10 @@ from schemas.change import ABSENT, Cell
 from schemas.table import TableSchema
 from sinks.postgres.catalog import Existing
 from sinks.postgres.moves import Moves
+from sinks.postgres.refused import Skipped, heard, reasons, tells
 from sinks.postgres.statements import DELETE, FIRST_PATTERN, WHOLE, Statements
 from sinks.refusals import unmatched
-from sinks.sql import line_of
+from sinks.sql import cells_of, line_of
 from sinks.target import Mapped
 
 __all__ = ["Staged", "StagedTable"]
@@ -36,6 +37,10 @@ Connection = psycopg.Connection[Any]
 _FLUSH_BYTES = 256 * 1024
 _SLICE = 1000
 """Lines joined for one write."""
+_SHOWN = 100
+"""Characters of a refused value in the reason."""
+
+Key = tuple[Cell, ...]
 
 
 class Staged:
@@ -63,6 +68,7 @@ class StagedTable:
         self._kinds: dict[tuple[int, ...], int] = {}
         self._queue: list[tuple[bytes, Sequence[bytes]]] = []
         self._bytes = 0
+        self._refused: dict[Key, tuple[int, Cell]] = {}
 
     def create(self, connection: Connection) -> None:
         """Make the staging table; it lives as long as the session."""
@@ -91,18 +97,42 @@ class StagedTable:
         self._moves.flush(connection)
         if not self._queue:
             return
-        queue = self._queue
-        self.forget()
-        with connection.cursor() as cursor, cursor.copy(self._statements.copy()) as copy:
-            for prefix, lines in queue:
-                between = b"\n" + prefix
-                for at in range(0, len(lines), _SLICE):
-                    copy.write(prefix + between.join(lines[at : at + _SLICE]) + b"\n")
+        queue, self._queue, self._bytes = self._queue, [], 0
+        statement = self._statements.copy(tells=tells(connection))
+        with heard(connection) as skipped, connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for prefix, lines in queue:
+                    between = b"\n" + prefix
+                    for at in range(0, len(lines), _SLICE):
+                        copy.write(prefix + between.join(lines[at : at + _SLICE]) + b"\n")
+            missing = sum(len(lines) for _, lines in queue) - cursor.rowcount
+        if missing:
+            self._note([line for _, lines in queue for line in lines], skipped, missing)
+
+    def _note(self, lines: Sequence[bytes], skipped: Sequence[Skipped], missing: int) -> None:
+        """Remember which rows the server left out."""
+        if len(skipped) != missing:
+            raise DataError(f"the target refuses {missing} rows of {self.schema.table}")
+        for line, column in skipped:
+            cells = cells_of(lines[line - 1])
+            key = tuple(cells[n] for n in self._key) if self._key else tuple(cells)
+            self._refused[key] = (column, cells[column])
+
+    def refused(self, connection: Connection) -> dict[Key, str]:
+        """Return the rows that were left out of staging, by key (whole where there is none)."""
+        columns = [self.schema.columns[column].name for column, _ in self._refused.values()]
+        cells = [cell for _, cell in self._refused.values()]
+        values = [cell.decode() if isinstance(cell, bytes) else "" for cell in cells]
+        types = [self.existing.columns[name].type for name in columns]
+        said = reasons(connection, values, types) if values else []
+        told = zip(self._refused, said, columns, values, strict=True)
+        return {key: f"{why}\n{name}: {value[:_SHOWN]!r}" for key, why, name, value in told}
 
     def forget(self) -> None:
         """Drop what is queued."""
         self._moves.forget()
         self._queue, self._bytes = [], 0
+        self._refused = {}
 
     def index(self, connection: Connection) -> None:
         """Make many small steps cheap: each then finds its rows without reading all."""

@@ -12,6 +12,7 @@ from psycopg import sql
 from cdc.connections.postgres import qualified
 from schemas.table import TableSchema
 from sinks.postgres.catalog import Existing
+from sinks.postgres.refused import OPTIONS
 
 __all__ = ["DELETE", "FIRST_PATTERN", "WHOLE", "Statements"]
 
@@ -63,9 +64,11 @@ class Statements:
         name = sql.Identifier(f"stage_{self._number}_step")
         return sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (step)").format(name, self._stage)
 
-    def copy(self) -> sql.Composed:
-        """Return the COPY into staging, in text format."""
-        return sql.SQL("COPY {} FROM STDIN").format(self._stage)
+    def copy(self, *, tells: bool) -> sql.Composed:
+        """Return the COPY into staging, in text format; one that `tells` what it leaves out."""
+        return sql.SQL("COPY {} FROM STDIN{}").format(
+            self._stage, OPTIONS if tells else sql.SQL("")
+        )
 
     def truncate(self) -> sql.Composed:
         """Return the statement that empties the table, seen by no older snapshot (R12)."""

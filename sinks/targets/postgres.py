@@ -40,7 +40,7 @@ from sinks.postgres.merge import Staged, StagedTable
 from sinks.postgres.preflight import findings
 from sinks.refusals import vanished
 from sinks.sql import parents_first
-from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
+from sinks.target import Barrier, Cursor, RowsRefused, Span, Step, TopicPartition
 
 __all__ = ["Config", "FieldMap", "PostgresTarget", "TableMap", "check", "create", "drop"]
 
@@ -244,6 +244,13 @@ class PostgresTarget:
             table.flush(connection)
             if first + len(work) == _MANY_STEPS or len(work) > _MANY_STEPS:
                 table.index(connection)
+        refused = {
+            (schema.table, key): reason
+            for schema, table in self._tables.items()
+            for key, reason in table.refused(connection).items()
+        }
+        if refused:
+            raise RowsRefused(refused)
         return work
 
     def _forget(self) -> None:

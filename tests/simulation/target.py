@@ -309,6 +309,10 @@ class StagedTable:
     def index(self, _connection: Connection) -> None:
         """Nothing is slow here."""
 
+    def refused(self, _connection: Connection) -> dict[Any, str]:
+        """Every value fits."""
+        return {}
+
     def forget(self) -> None:
         """Nothing is queued."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import psycopg
+import pytest
 
 from cdc.kafka import producer_client
 from cdc.publish import Publisher
@@ -12,6 +13,7 @@ from fix_pipeline import ITEMS, Pipeline, wait_until
 from fix_sink import Sink, changes, commit, delete, insert, piece, update
 from schemas.change import ABSENT, Change, Op
 from schemas.table import Column, TableId, TableSchema, Type
+from sinks.targets.postgres import PostgresTarget
 
 MakeSink = Callable[..., Sink]
 ALL = "SELECT id, name FROM public.items ORDER BY id"
@@ -55,6 +57,62 @@ def test_a_row_that_does_not_fit_is_isolated_with_its_original_bytes(
     sink.wait_for("SELECT count(*) FROM items", [(99,)])
     assert len(pipeline.read(f"{pipeline.name}.dead")) == 2
     assert sum(batch.dead for batch in sink.told.batches) == 2
+
+
+def test_rows_whose_values_do_not_fit_are_named_by_the_server_and_not_searched_for(
+    pipeline: Pipeline,
+    publisher: Publisher,
+    make_sink: MakeSink,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched: list[object] = []
+    monkeypatch.setattr(PostgresTarget, "rehearse", lambda *_: searched.append(1) or {})
+    notes = TableSchema(TableId("public", "notes"), ITEMS.columns)
+    sink = make_sink()
+    run_sql(
+        sink,
+        "CREATE TABLE items (id smallint PRIMARY KEY, name varchar(8))",
+        "CREATE TABLE notes (id bigint, name varchar(8))",
+    )
+    rows = [
+        insert(b"1", b"fits"),
+        update(b"1", b'c9 "12" too long'),
+        insert(b"2", b"fits"),
+        insert(b"70000", b"fits"),
+        delete(b"80000", None),
+    ]
+    kept = [insert(b"1", b"a\tb"), insert(b"1", b"two\nlines and more"), insert(b"1", None)]
+    commit(
+        publisher,
+        piece(1, changes(1, *rows), changes(1, *kept, schema=notes, first=len(rows))),
+    )
+    sink.start().wait_for(ALL, [(1, "fits"), (2, "fits")])
+    assert sink.query("SELECT name FROM notes ORDER BY name") == [("a\tb",), (None,)]
+    letters = [headers_of(letter) for letter in pipeline.read(f"{pipeline.name}.dead")]
+    found = {letter["cdc.offset"] + letter["cdc.table"]: letter["cdc.reason"] for letter in letters}
+    assert sorted(found) == ["1public.items", "1public.notes", "3public.items", "4public.items"]
+    assert found["1public.items"].splitlines() == [
+        "the target refuses a row: value too long for type character varying(8)",
+        "name: 'c9 \"12\" too long'",
+    ]
+    assert "out of range for type smallint" in found["3public.items"]
+    assert not searched
+
+
+def test_a_value_that_an_older_change_of_the_row_brought_is_searched_for(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    wide = TableSchema(
+        ITEMS.table, (*ITEMS.columns, Column("price", Type("decimal", "", 12, 2))), ("id",)
+    )
+    sink = make_sink()
+    run_sql(sink, "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(8), price numeric)")
+    rows = [insert(b"1", b"fits", b"1.00"), update(b"1", b"much too long", b"1.00")]
+    rows += [update(b"1", ABSENT, b"2.00")]
+    commit(publisher, piece(1, changes(1, *rows, schema=wide)))
+    sink.start().wait_for("SELECT name, price::text FROM items", [("fits", "2.00")])
+    [letter] = pipeline.read(f"{pipeline.name}.dead")
+    assert headers_of(letter)["cdc.offset"] == "1"
 
 
 def test_a_record_that_is_no_envelope_is_isolated(
