@@ -91,8 +91,9 @@ class Plan:
         for number, point in enumerate(FAILPOINTS):
             of_sink = point.startswith("sink.")
             victim = ("sink/four/0", "sink/one") if of_sink else ("source/bank", "source/quad")
-            # Only several workers have a barrier to release.
-            chosen = victim[0 if point == "sink.before_release" else number % 2]
+            # Only several workers have a barrier to release; the one alone has every table.
+            fixed = {"sink.before_release": 0, "sink.before_letters": 1, "sink.after_letters": 1}
+            chosen = victim[fixed.get(point, number % 2)]
             out.append(f"failpoint {point}@{chosen}")
         return out
 
