@@ -129,6 +129,17 @@ class TargetContract:
         assert target.cursors([PLACE, second]) == {PLACE: _cursor(3), second: _cursor(5)}
         assert system.rows(ITEMS.table) == []
 
+    def test_a_cursor_that_stays_where_it_is_is_compared_all_the_same(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """A replayed dead letter is applied so: nothing else may come in between."""
+        target.apply(upsert((b"1", b"pen", None)), [span(None, 3)])
+        target.apply(upsert((b"2", b"cup", None)), [span(3, 3), span(None, 1, SECOND)])
+        assert target.cursors([PLACE, SECOND]) == {PLACE: _cursor(3), SECOND: _cursor(1)}
+        with pytest.raises(CursorMoved):
+            target.apply(upsert((b"3", b"jar", None)), [span(2, 2)])
+        assert [row[0] for row in system.rows(ITEMS.table)] == [b"1", b"2"]
+
     def test_an_operator_may_put_a_cursor_anywhere(self, target: Target) -> None:
         """Rewinding moves the cursor alone, forgetting it begins anew."""
         target.apply([], [span(None, 7)])
