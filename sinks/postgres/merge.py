@@ -111,22 +111,34 @@ class StagedTable:
 
     def _note(self, lines: Sequence[bytes], skipped: Sequence[Skipped], missing: int) -> None:
         """Remember which rows the server left out."""
-        if len(skipped) != missing:
-            raise DataError(f"the target refuses {missing} rows of {self.schema.table}")
+        known = len(skipped) == missing and all(
+            0 < line <= len(lines) and column < len(self.schema.columns) for line, column in skipped
+        )
+        if not known:
+            raise self._unnamed()
         for line, column in skipped:
             cells = cells_of(lines[line - 1])
             key = tuple(cells[n] for n in self._key) if self._key else tuple(cells)
             self._refused[key] = (column, cells[column])
 
     def refused(self, connection: Connection) -> dict[Key, str]:
-        """Return the rows that were left out of staging, by key (whole where there is none)."""
+        """Return the rows that were left out of staging, by key (whole where there is none).
+
+        Each is asked for again: no row is blamed for a notice that was misread. Raises
+        `errors.DataError` then.
+        """
         columns = [self.schema.columns[column].name for column, _ in self._refused.values()]
         cells = [cell for _, cell in self._refused.values()]
         values = [cell.decode() if isinstance(cell, bytes) else "" for cell in cells]
         types = [self.existing.columns[name].type for name in columns]
         said = reasons(connection, values, types) if values else []
+        if None in said:
+            raise self._unnamed()
         told = zip(self._refused, said, columns, values, strict=True)
         return {key: f"{why}\n{name}: {value[:_SHOWN]!r}" for key, why, name, value in told}
+
+    def _unnamed(self) -> DataError:
+        return DataError(f"the target refuses rows of {self.schema.table}")
 
     def forget(self) -> None:
         """Drop what is queued."""

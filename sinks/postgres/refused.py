@@ -59,7 +59,9 @@ def tells(connection: Connection) -> bool:
     return connection.info.server_version >= _SINCE
 
 
-def reasons(connection: Connection, values: Sequence[str], types: Sequence[str]) -> list[str]:
-    """Return what the server says against each value as a value of that type."""
+def reasons(
+    connection: Connection, values: Sequence[str], types: Sequence[str]
+) -> list[str | None]:
+    """Return what the server says against each value of a type; None where it says nothing."""
     rows = connection.execute(_REASONS, (list(values), list(types))).fetchall()
-    return [row[0] or "a value does not fit its column" for row in rows]
+    return [row[0] for row in rows]

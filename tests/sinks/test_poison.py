@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import psycopg
@@ -13,6 +14,7 @@ from fix_pipeline import ITEMS, Pipeline, wait_until
 from fix_sink import Sink, changes, commit, delete, insert, piece, update
 from schemas.change import ABSENT, Change, Op
 from schemas.table import Column, TableId, TableSchema, Type
+from sinks.postgres import refused
 from sinks.targets.postgres import PostgresTarget
 
 MakeSink = Callable[..., Sink]
@@ -97,6 +99,24 @@ def test_rows_whose_values_do_not_fit_are_named_by_the_server_and_not_searched_f
     ]
     assert "out of range for type smallint" in found["3public.items"]
     assert not searched
+
+
+@pytest.mark.parametrize("misread", [r"\bc(?=(\d+))(\d+)", r"(?=(\d+))(\d+)", r"(never)"])
+def test_a_notice_that_is_misread_blames_no_other_row(
+    pipeline: Pipeline,
+    publisher: Publisher,
+    make_sink: MakeSink,
+    monkeypatch: pytest.MonkeyPatch,
+    misread: str,
+) -> None:
+    monkeypatch.setattr(refused, "_PLACE", re.compile(misread))
+    sink = make_sink()
+    run_sql(sink, "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(8))")
+    rows = [insert(b"1", b"fits"), insert(b"2", b"much too long"), insert(b"3", b"fits")]
+    commit(publisher, piece(1, changes(1, *rows)))
+    sink.start().wait_for(ALL, [(1, "fits"), (3, "fits")])
+    [letter] = pipeline.read(f"{pipeline.name}.dead")
+    assert headers_of(letter)["cdc.offset"] == "1"
 
 
 def test_a_value_that_an_older_change_of_the_row_brought_is_searched_for(
