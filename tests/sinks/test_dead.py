@@ -19,7 +19,7 @@ from confluent_kafka import TopicPartition as Place
 from cdc.errors import Stop
 from cdc.kafka import admin_client, producer_client
 from cdc.publish import Publisher
-from fix_pipeline import Pipeline
+from fix_pipeline import Pipeline, wait_until
 from fix_sink import Sink, changes, commit, delete, insert, piece, update
 from schemas.change import Change, Op
 from sinks.targets import postgres
@@ -164,8 +164,10 @@ def test_a_replay_that_is_killed_has_applied_once_after_the_next(dead: Dead, poi
 
 def test_a_letter_whose_row_was_changed_since_is_superseded_and_can_be_dropped(dead: Dead) -> None:
     dead.change(insert(b"1", LONG), insert(b"2", LONG), insert(b"3", LONG))
+    dead.sink.start()
+    wait_until(lambda: dead.raw() == 3, "the letters")
     dead.change(insert(b"1", b"newer"), delete(b"2", None))
-    dead.sink.start().wait_for(ALL, [(1, "newer")])
+    dead.sink.wait_for(ALL, [(1, "newer")])
     dead.execute(WIDEN)
     assert dead.states() == ["superseded", "superseded", "replayed"]
     dead.sink.wait_for(ALL, [(1, "newer"), (3, "much too long")])
