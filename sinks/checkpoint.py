@@ -64,9 +64,12 @@ class Lane:
 
     @property
     def place(self) -> Limit:
-        """The newest transaction seen here: those before it are here completely."""
+        """The newest transaction seen here: those before it are here completely.
+
+        The rows of a chunk come in the log's order too, as if their mark had written them.
+        """
         newest = self._newest
-        return BEFORE_ALL if newest is None else newest[:2]
+        return self._furthest if newest is None else max(newest[:2], self._furthest)
 
     def admit(self, event: Event) -> None:
         """Hold `event`, or drop it as a repetition. Raises `errors.StateError`."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 
 from cdc.publish import Publisher
-from fix_pipeline import ITEMS
+from fix_pipeline import ITEMS, wait_until
 from fix_sink import Sink, changes, commit, insert, piece, update
 from schemas.change import Origin, Rows
 from schemas.table import TableId, TableSchema
@@ -125,3 +125,19 @@ def test_a_backlog_larger_than_memory_is_cut_between_transactions(
         sink.wait_for(BOTH, [(2000, 2000)])
     assert len(sink.told.batches) > 2
     assert all(one == two and one % 20 == 0 for one, two in seen)  # type: ignore[operator]
+
+
+def test_a_snapshot_larger_than_memory_is_applied_chunk_by_chunk(
+    make_publisher: MakePublisher, make_sink: MakeSink
+) -> None:
+    """A sink that comes late finds all chunks behind one boundary, and must not hold them all."""
+    publisher = make_publisher(partitions={"public.items": 2})
+    for number in range(1, 101):
+        origin = Origin(1, number, 1_700_000_000_000_000, snapshot=True)
+        lines = [b"%d\t%s" % (number * 100 + n, b"x" * 200) for n in range(100)]
+        publisher.add(piece(100, Rows(ITEMS, "copy", origin, lines, list(range(100)))))
+    publisher.commit()
+    sink = make_sink(buffer_bytes=200_000).start()
+    sink.wait_for("SELECT count(*) FROM public.items", [(10_000,)])
+    wait_until(lambda: sum(batch.rows for batch in sink.told.batches) == 10_000, "all is told")
+    assert max(batch.rows for batch in sink.told.batches) < 2500
