@@ -181,6 +181,8 @@ def _scaling(results: Results) -> Line:
     if found is None or not found.of("2 workers"):
         return Line(what)
     one, two = (_median(found.of(side), "rate") for side in ("1 workers", "2 workers"))
+    if not one:  # all rows came at once: there is no rate
+        return Line(what, f"{NONE}, {two:,.0f}")
     ratio = two / one
     met = Bar(1.0, float("inf")).judge(ratio)
     return Line(what, f"{one:,.0f}, {two:,.0f}", NONE, f"{ratio:.2f} x", "no slower", met)
