@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from schemas.table import TableId, TableSchema
@@ -29,10 +30,17 @@ def table(name: str) -> TableSchema:
     return TableSchema(TableId("public", name), (), ())
 
 
+class NoLetters:
+    """Nothing is put aside."""
+
+    def sift(self, events: Sequence[Any]) -> Sequence[Any]:
+        return events
+
+
 def test_a_table_found_while_another_is_prepared_is_prepared_for_the_next_cut() -> None:
     tables = [(table("first"), False)]
     target: Any = SlowTarget(tables)
-    letters: Any = None
+    letters: Any = NoLetters()
     applier = Applier(target, letters, tables, lambda _events: True)
     applier.apply(Cut([], [], 0))
     applier.apply(Cut([], [], 0))
