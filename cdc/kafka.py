@@ -14,6 +14,7 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
+    Message,
     Producer,
 )
 from confluent_kafka.admin import AdminClient
@@ -36,6 +37,7 @@ __all__ = [
     "REPLACED",
     "KafkaConfig",
     "admin_client",
+    "arrived",
     "consumer_client",
     "kafka_error",
     "producer_client",
@@ -203,6 +205,15 @@ def consumer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Consumer
         **own,
     }
     return Consumer(settings)
+
+
+def arrived(consumer: Consumer, most: int, timeout: float) -> list[Message]:
+    """Wait up to `timeout` seconds for a message, and return what there is then, about `most`.
+
+    `consume` alone would wait for a full batch. Raises as the client does.
+    """
+    first = consumer.poll(timeout)
+    return [] if first is None else [first, *consumer.consume(most, 0)]
 
 
 def admin_client(kafka: KafkaConfig) -> AdminClient:

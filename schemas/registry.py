@@ -201,13 +201,15 @@ class Registry:
         return int(registered)
 
     def _set_level(self, client: SchemaRegistryClient, subject: str) -> None:
-        """Give `subject` its level; when two workers do so at once, Apicurio refuses one (409)."""
+        """Give `subject` its level.
+
+        Of two workers that do so at once, Apicurio refuses one (409): the level is there.
+        """
         try:
             client.set_compatibility(subject, self.config.compatibility)
         except SchemaRegistryError as error:
             if error.http_status_code != _CONFLICT:
                 raise
-            client.get_compatibility(subject)
 
     def _refuse_breaking(self, subject: str, old: AvroSchema, new: AvroSchema) -> None:
         """Stop at what breaks readers, unless the subject's level says NONE.

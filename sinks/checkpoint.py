@@ -41,7 +41,11 @@ def weight(event: Event) -> int:
 
 
 class Lane:
-    """One partition. `bytes` is what its held events weigh; `gated` stops it at truncations."""
+    """One partition. `bytes` is what its held events weigh; `gated` stops it at truncations.
+
+    `place` is the newest transaction seen: those before it are here completely. The rows of a
+    chunk count too, for they come in the log's order, as if their mark had written them.
+    """
 
     def __init__(
         self, partition: TopicPartition, cursor: Cursor | None, *, gated: bool = False
@@ -56,20 +60,11 @@ class Lane:
         self.paused = False
         self.dropped = 0
         self._newest = None if cursor is None else cursor.stamp
-        self._furthest = BEFORE_ALL
+        self.place = BEFORE_ALL if self._newest is None else self._newest[:2]
         self._taken = self._newest
         self._in_a_row = 0
         self._gates = 0
         self._last: Event | None = None
-
-    @property
-    def place(self) -> Limit:
-        """The newest transaction seen here: those before it are here completely.
-
-        The rows of a chunk come in the log's order too, as if their mark had written them.
-        """
-        newest = self._newest
-        return self._furthest if newest is None else max(newest[:2], self._furthest)
 
     def admit(self, event: Event) -> None:
         """Hold `event`, or drop it as a repetition. Raises `errors.StateError`."""
@@ -81,8 +76,8 @@ class Lane:
                 return
             self._newest = stamp
             self._in_a_row = 0
-        if stamp is not None and stamp[:2] > self._furthest:
-            self._furthest = stamp[:2]
+        if stamp is not None and stamp[:2] > self.place:
+            self.place = stamp[:2]
         self.events.append(event)
         self.bytes += weight(event)
         if self.gated and event.kind == TRUNCATE:
@@ -122,7 +117,7 @@ class Lane:
         `but_last` leaves the last held event where it is.
         """
         events = self.events
-        if self._furthest < limit and not self._gates:
+        if self.place < limit and not self._gates:
             taken = list(events)
             events.clear()
             self.bytes = 0

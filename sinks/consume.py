@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import TopicPartition as Place
 
 from cdc.errors import TopicChanged
-from cdc.kafka import KafkaConfig, consumer_client, kafka_error
+from cdc.kafka import KafkaConfig, arrived, consumer_client, kafka_error
 from sinks.checkpoint import Lane
 from sinks.decode import SKIP, Event
 
@@ -130,10 +130,7 @@ class Intake:
         """
         wanted = min(_AT_MOST, max(_AT_LEAST, room // _USUAL_BYTES))
         try:
-            first = self._consumer.poll(timeout)
-            if first is None:
-                return 0
-            messages = [first, *self._consumer.consume(wanted, 0)]
+            messages = arrived(self._consumer, wanted, timeout)
         except KafkaException as error:
             raise kafka_error(error, "reading records") from error
         for message in messages:

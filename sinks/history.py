@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Place
 
 from cdc.errors import KafkaUnavailable
-from cdc.kafka import DEADLINE_S, KafkaConfig, consumer_client, kafka_error
+from cdc.kafka import DEADLINE_S, KafkaConfig, arrived, consumer_client, kafka_error
 from schemas.table import TableId
 from sinks.consume import Reader
 from sinks.decode import POISON, SKIP, TRUNCATE, Event, Key
@@ -112,8 +112,7 @@ class History:
 
     def _fetch(self) -> bool:
         try:
-            first = self._consumer.poll(0.2)
-            found = [] if first is None else [first, *self._consumer.consume(_BATCH, 0)]
+            found = arrived(self._consumer, _BATCH, 0.2)
         except KafkaException as error:
             raise kafka_error(error, f"reading {self._name}") from error
         for message in found:

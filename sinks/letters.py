@@ -31,7 +31,7 @@ from confluent_kafka import (
 
 from cdc.brokers import high_watermark, topic_ids
 from cdc.errors import KafkaUnavailable
-from cdc.kafka import DEADLINE_S, KafkaConfig, consumer_client, producer_client
+from cdc.kafka import DEADLINE_S, KafkaConfig, arrived, consumer_client, producer_client
 from cdc.kafka import kafka_error as named
 
 __all__ = [
@@ -213,9 +213,7 @@ class LetterTopic:
         if self._consumer is None:
             return []
         try:
-            # `consume` alone would wait for a full batch.
-            first = self._consumer.poll(timeout)
-            found = [] if first is None else [first, *self._consumer.consume(_BATCH, 0)]
+            found = arrived(self._consumer, _BATCH, timeout)
         except KafkaException as error:
             raise named(error, f"reading {self.name}") from error
         for message in found:

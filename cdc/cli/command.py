@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, outline_of, print_json
+from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, SourceArgument, outline_of, print_json
 from cdc.control import ControlWriter
 
 __all__ = ["backfill", "pause", "restart", "resume"]
@@ -45,7 +45,7 @@ def restart(unit: UnitName, config: ConfigFile = DEFAULT_FILE, json: Json = Fals
 
 
 def backfill(
-    source: Annotated[str, typer.Argument(help="A name under `sources:`.")],
+    source: SourceArgument,
     table: Annotated[str, typer.Argument(help="`schema.table`")],
     where: Annotated[
         str, typer.Option("--where", help="SQL condition: only these rows.", metavar="SQL")

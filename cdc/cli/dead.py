@@ -20,6 +20,8 @@ from cdc.cli.shared import (
     DEFAULT_FILE,
     ConfigFile,
     Json,
+    SinkArgument,
+    Yes,
     outline_of,
     pipeline_of,
     print_json,
@@ -37,7 +39,6 @@ from sinks.target import Target
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="List, show, replay or drop dead letters.")
-SinkName = Annotated[str, typer.Argument(metavar="SINK", help="A name under `sinks:`.")]
 Letters = Annotated[
     list[str] | None,
     typer.Argument(metavar="[LETTER]...", help="Only these, as `list` names them."),
@@ -49,7 +50,7 @@ _ROUNDS = 100
 @app.command("list")
 @filtered
 def list_(
-    sink: SinkName, chosen: Filter, config: ConfigFile = DEFAULT_FILE, json: Json = False
+    sink: SinkArgument, chosen: Filter, config: ConfigFile = DEFAULT_FILE, json: Json = False
 ) -> None:
     """Sum the open letters by topic, partition and reason, and list them, the oldest first.
 
@@ -75,7 +76,7 @@ def list_(
 
 @app.command()
 def show(
-    sink: SinkName,
+    sink: SinkArgument,
     letter: Annotated[str, typer.Argument(metavar="LETTER", help="As `list` names it.")],
     config: ConfigFile = DEFAULT_FILE,
     json: Json = False,
@@ -109,7 +110,7 @@ def show(
 @app.command()
 @filtered
 def replay(
-    sink: SinkName,
+    sink: SinkArgument,
     letters: Letters = None,
     *,
     chosen: Filter,
@@ -145,11 +146,11 @@ def replay(
 @app.command()
 @filtered
 def drop(
-    sink: SinkName,
+    sink: SinkArgument,
     letters: Letters = None,
     *,
     chosen: Filter,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what goes.")] = False,
+    yes: Yes = False,
     config: ConfigFile = DEFAULT_FILE,
     json: Json = False,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from confluent_kafka import KafkaError, KafkaException
 
-from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, pipeline_of, print_json
+from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, Yes, pipeline_of, print_json
 from cdc.compacted import reach
 from cdc.config import Pipeline, Unit
 from cdc.errors import CdcError, ConfigError, Fenced
@@ -38,7 +38,7 @@ def drop(
         list[str] | None,
         typer.Argument(metavar="[UNIT]...", help="Only these; the whole pipeline when left out."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what goes.")] = False,
+    yes: Yes = False,
     topics: Annotated[
         bool, typer.Option("--topics", help="Data topics and dead letters too.")
     ] = False,

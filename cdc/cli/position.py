@@ -17,6 +17,8 @@ from cdc.cli.shared import (
     DEFAULT_FILE,
     ConfigFile,
     Json,
+    SourceArgument,
+    Yes,
     outline_of,
     pipeline_of,
     print_json,
@@ -32,12 +34,10 @@ from schemas.change import Stamp
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Show, set, reset or adopt the position of a source.")
-SourceName = Annotated[str, typer.Argument(help="A name under `sources:`.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")]
 
 
 @app.command()
-def show(source: SourceName, config: ConfigFile = DEFAULT_FILE, json: Json = False) -> None:
+def show(source: SourceArgument, config: ConfigFile = DEFAULT_FILE, json: Json = False) -> None:
     """Show what is stored of a source: its position and everything that commits with it.
 
     Example: cdc position show shopdb
@@ -57,7 +57,7 @@ def show(source: SourceName, config: ConfigFile = DEFAULT_FILE, json: Json = Fal
 
 @app.command("set")
 def set_(
-    source: SourceName,
+    source: SourceArgument,
     position: Annotated[str, typer.Argument(metavar="JSON", help="As `show --json` prints it.")],
     yes: Yes = False,
     config: ConfigFile = DEFAULT_FILE,
@@ -81,7 +81,7 @@ def set_(
 
 @app.command()
 def reset(
-    source: SourceName, yes: Yes = False, config: ConfigFile = DEFAULT_FILE, json: Json = False
+    source: SourceArgument, yes: Yes = False, config: ConfigFile = DEFAULT_FILE, json: Json = False
 ) -> None:
     """Forget position and progress, and drop the slot: the next start takes a new snapshot.
 
@@ -104,7 +104,7 @@ def reset(
 
 @app.command()
 def adopt(
-    source: SourceName, yes: Yes = False, config: ConfigFile = DEFAULT_FILE, json: Json = False
+    source: SourceArgument, yes: Yes = False, config: ConfigFile = DEFAULT_FILE, json: Json = False
 ) -> None:
     """Let every sink go on with a source whose incarnation it does not know.
 

@@ -19,6 +19,7 @@ from cdc.cli.shared import (
     DEFAULT_FILE,
     ConfigFile,
     Json,
+    SinkArgument,
     moment_ms,
     pipeline_of,
     print_json,
@@ -36,7 +37,7 @@ __all__ = ["rewind"]
 
 
 def rewind(
-    name: Annotated[str, typer.Argument(help="A name under `sinks:`.")],
+    name: SinkArgument,
     to: Annotated[
         str,
         typer.Option(

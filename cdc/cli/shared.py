@@ -20,6 +20,9 @@ from cdc.errors import ConfigError
 __all__ = [
     "ConfigFile",
     "Json",
+    "SinkArgument",
+    "SourceArgument",
+    "Yes",
     "console",
     "moment_ms",
     "outline_of",
@@ -33,6 +36,9 @@ ConfigFile = Annotated[
     typer.Option("-c", "--config", envvar="CDC_CONFIG", metavar="FILE", help="Pipeline file."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SinkArgument = Annotated[str, typer.Argument(metavar="SINK", help="A name under `sinks:`.")]
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="A name under `sources:`.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")]
 
 DEFAULT_FILE = Path("tailrace.yaml")
 

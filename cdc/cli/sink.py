@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from cdc.cli.rewind import rewind
-from cdc.cli.shared import DEFAULT_FILE, ConfigFile, pipeline_of
+from cdc.cli.shared import DEFAULT_FILE, ConfigFile, SinkArgument, pipeline_of
 from cdc.cli.work import Workshop, workshop
 from cdc.errors import CdcError, ConfigError
 from cdc.report import Report
@@ -65,7 +65,7 @@ app.command("rewind")(rewind)
 
 @app.command("run")
 def run(
-    name: Annotated[str, typer.Argument(help="A name under `sinks:`.")],
+    name: SinkArgument,
     config: ConfigFile = DEFAULT_FILE,
     worker: Annotated[
         int, typer.Option("--worker", min=0, help="Which of the sink's `workers`, from 0.")

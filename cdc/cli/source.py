@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import SecretStr
 
-from cdc.cli.shared import DEFAULT_FILE, ConfigFile, pipeline_of
+from cdc.cli.shared import DEFAULT_FILE, ConfigFile, SourceArgument, pipeline_of
 from cdc.cli.work import Workshop, workshop
 from cdc.config import Pipeline, SourceOptions, Unit
 from cdc.errors import Fenced
@@ -24,7 +24,7 @@ __all__ = ["source"]
 
 
 def source(
-    name: Annotated[str, typer.Argument(help="A name under `sources:`.")],
+    name: SourceArgument,
     config: ConfigFile = DEFAULT_FILE,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Fence a worker that is alive.")

@@ -91,7 +91,7 @@ class BarrierTable:
             if waiting:
                 return waiting
         empty()
-        self._release(connection, barrier)
+        self._release(connection, barrier, places)
         return ()
 
     def _read(self, connection: Connection, barrier: Barrier) -> Places:
@@ -120,8 +120,8 @@ class BarrierTable:
         found = connection.execute(query, (*self._owner, *barrier.topic)).fetchall()
         return sorted(set(range(barrier.partitions)) - {row[0] for row in found})
 
-    def _release(self, connection: Connection, barrier: Barrier) -> None:
-        self._cursors.advance(connection, released(self._read(connection, barrier), barrier))
+    def _release(self, connection: Connection, barrier: Barrier, places: Places) -> None:
+        self._cursors.advance(connection, released(places, barrier))
         query = sql.SQL(_FORGET + " AND topic = %s").format(self._name)
         connection.execute(query, (*self._owner, barrier.topic[0]))
 
