@@ -23,7 +23,7 @@ demo: $(STAMP) ## run the demo; ARGS=--once for the bounded, checked one
 
 test: lint compile ## lint, types, structure, unit, property, integration and crash tests
 	@$(BIN)/cdc doctor --require compiled > /dev/null
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## ruff, cython-lint and mypy
 	$(BIN)/ruff check .

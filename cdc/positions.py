@@ -31,6 +31,7 @@ __all__ = [
     "VERSION",
     "PositionsTopic",
     "Stored",
+    "Tails",
     "decode_position",
     "partition_for",
 ]
@@ -41,10 +42,17 @@ POSITIONS_PARTITIONS = 16
 """Partitions at creation; more sources than that share, which is safe (see the module's text)."""
 
 
+Tails = dict[str, Stamp | None]
+"""Topics one commit wrote to → stamp of the newest record; None where it would not tell a reader
+that all of the topic is there."""
+
+
 class Stored(msgspec.Struct):
     """What was committed last for one source; all empty at its first start.
 
-    `owner` is the worker that took over last.
+    `number` counts the commits of one life of the source's worker and `tails` is what the last
+    wrote (None: not told): who has seen number after number knows from them which records belong
+    to `boundary`. `owner` is the worker that took over last.
     """
 
     position: dict[str, Any] | None = None
@@ -52,6 +60,8 @@ class Stored(msgspec.Struct):
     progress: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     ts_ms: int = 0
     owner: str = ""
+    number: int = 0
+    tails: Tails | None = None
 
     def progress_list(self) -> list[Progress]:
         """Return the progress as the source's `open` takes it."""
@@ -63,6 +73,8 @@ class _Value(msgspec.Struct):
     position: dict[str, Any]
     boundary: tuple[int, int]
     ts_ms: int
+    number: int = 0
+    tails: Tails | None = None
 
 
 def partition_for(unit: str, partitions: int) -> int:
@@ -86,7 +98,8 @@ def decode_position(payload: bytes, place: str) -> Stored:
             hint="Look at it with `cdc position show`; replace it with `cdc position set`.",
         ) from error
     incarnation, commit = value.boundary
-    return Stored(value.position, Stamp(incarnation, commit), {}, value.ts_ms)
+    boundary, told = Stamp(incarnation, commit), (value.number, value.tails)
+    return Stored(value.position, boundary, {}, value.ts_ms, "", *told)
 
 
 class PositionsTopic:
@@ -163,8 +176,13 @@ class PositionsTopic:
         value = {"version": VERSION, "worker": owner}
         return {"key": f"{source}/{_OWNER}".encode(), "value": msgspec.json.encode(value)}
 
-    def records(self, source: str, batch: Batch, now_ms: int) -> list[dict[str, Any]]:
-        """Return the records, as `produce_batch` takes them, that store the end of `batch`."""
+    def records(
+        self, source: str, batch: Batch, now_ms: int, told: tuple[int, Tails | None] = (0, None)
+    ) -> list[dict[str, Any]]:
+        """Return the records, as `produce_batch` takes them, that store the end of `batch`.
+
+        `told` is the commit's number and its tails, see `Stored`.
+        """
         out: list[dict[str, Any]] = [
             {
                 "key": f"{source}/{progress.key}".encode(),
@@ -173,6 +191,6 @@ class PositionsTopic:
             for progress in batch.progress
         ]
         boundary = (batch.boundary.incarnation, batch.boundary.commit)
-        value = _Value(VERSION, batch.upto.encode(), boundary, now_ms)
+        value = _Value(VERSION, batch.upto.encode(), boundary, now_ms, *told)
         out.append({"key": source.encode(), "value": msgspec.json.encode(value)})
         return out

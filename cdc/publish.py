@@ -27,10 +27,10 @@ from cdc.connector import Context
 from cdc.errors import Fenced, KafkaUnavailable, Stop
 from cdc.failpoints import failpoint
 from cdc.kafka import DEADLINE_S, REPLACED, KafkaConfig, kafka_error, producer_client
-from cdc.positions import PositionsTopic, Stored
+from cdc.positions import PositionsTopic, Stored, Tails
 from cdc.routes import Messages, Outgoing, PublishConfig, Routes
 from cdc.source import Batch, Position, Progress
-from schemas.change import Rows
+from schemas.change import Rows, Stamp
 from schemas.plan import SourceName
 from schemas.registry import Registry
 
@@ -38,6 +38,7 @@ __all__ = ["Claim", "Committed", "PublishConfig", "Publisher"]
 
 _TRANSACTION_TIMEOUT_MS = 15_000
 _PIECE_ROWS = 2_000
+_TAILS = 1_000
 _log = structlog.get_logger(__name__)
 
 
@@ -73,6 +74,13 @@ class _Open(msgspec.Struct):
     oldest_us: int = 0
     batch: Batch | None = None
     progress: dict[str, Progress] = msgspec.field(default_factory=dict)
+    last: dict[str, Callable[[], Stamp] | None] = msgspec.field(default_factory=dict)
+
+    def tails(self) -> Tails | None:
+        """Return where the topics written to end, None when they are too many to be told."""
+        if len(self.last) > _TAILS:
+            return None
+        return {topic: None if last is None else last() for topic, last in self.last.items()}
 
 
 class Publisher:
@@ -93,7 +101,7 @@ class Publisher:
         self._boundaries: Boundaries | None = None
         self._positions = PositionsTopic(kafka, context.pipeline)
         self._producer: Producer | None = None
-        self._partition = 0
+        self._partition = self._number = 0
         self._open: _Open | None = None
 
     def acquire(self, claim: Claim | None = None) -> Stored:
@@ -114,6 +122,7 @@ class Publisher:
         )
         self._call(self._producer.init_transactions, f"acquiring the transactional id {owner}")
         stored = self._positions.read(name)
+        self._number = time.time_ns()  # no other life counts through these
         self._routes.restore(stored)
         if self._options.transactions:
             self._boundaries = Boundaries(stored.progress.get(PROGRESS))
@@ -164,6 +173,7 @@ class Publisher:
             self._produce(topic, outgoing)
             opened.rows += len(outgoing.messages)
             opened.bytes += outgoing.bytes
+            opened.last[topic] = outgoing.last
         out.clear()
 
     def _note_boundaries(
@@ -202,13 +212,15 @@ class Publisher:
         batch = msgspec.structs.replace(opened.batch, progress=list(opened.progress.values()))
         now_ms = time.time_ns() // 1_000_000
         failpoint("publish.before_position")
-        records = self._positions.records(self._context.name, batch, now_ms)
+        told = self._number + 1, opened.tails()
+        records = self._positions.records(self._context.name, batch, now_ms, told)
         self._produce(self._positions.name, Outgoing(records), self._partition)
         failpoint("publish.before_commit")
         started = time.monotonic()
         self._end()
         failpoint("publish.after_commit")
         self._open = None
+        self._number += 1
         taken = time.monotonic() - started
         return Committed(batch.upto, opened.rows, opened.bytes, taken, opened.oldest_us)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,7 +24,7 @@ from cdc.positions import Stored
 from cdc.source import Progress
 from cdc.topics import topic_name
 from schemas.avro import envelope_schema, key_schema
-from schemas.change import Rows
+from schemas.change import Rows, Stamp
 from schemas.messages import MESSAGES, MessagePlan
 from schemas.messages import message_schema as messages_schema
 from schemas.plan import Message, Plan, SourceName
@@ -37,12 +38,14 @@ class Outgoing(msgspec.Struct):
     """Messages to one topic, as the client's `produce_batch` takes them.
 
     `singly`: some carry headers or a partition of their own, which only `produce` honours.
-    `bytes` is the size of their values.
+    `bytes` is the size of their values. `last` gives the stamp of the newest record, where that is
+    enough to know that all are there: one partition, and rows of the log.
     """
 
     messages: list[Message] = []
     singly: bool = False
     bytes: int = 0
+    last: Callable[[], Stamp] | None = None
 
 
 Messages = dict[str, Outgoing]
@@ -153,7 +156,14 @@ class Routes:
         topic = topic_name(self._context.name, MESSAGES.table)
         self.ensure(topic, 1)
         identity = self._registry.register_for(topic, messages_schema(topic))
-        return _write_all(MessagePlan(self._source, identity), topic, 1)
+        plan = MessagePlan(self._source, identity)
+
+        def write(rows: Rows, now_ms: int, out: Messages) -> int:
+            outgoing = out.setdefault(topic, Outgoing())
+            outgoing.bytes += plan.write(rows, now_ms, outgoing.messages)
+            return len(rows.items)
+
+        return write
 
     def _outbox(self, config: OutboxConfig, schema: TableSchema) -> _Route:
         try:
@@ -206,13 +216,15 @@ class Routes:
         return partitions
 
 
-def _write_all(plan: Plan | MessagePlan, topic: str, partitions: int) -> _Route:
+def _write_all(plan: Plan, topic: str, partitions: int) -> _Route:
     def write(rows: Rows, now_ms: int, out: Messages) -> int:
         outgoing = out.setdefault(topic, Outgoing())
         before = len(outgoing.messages)
         outgoing.bytes += plan.write(rows, now_ms, outgoing.messages)
         if partitions > 1:
             _spread(outgoing, before, partitions)
+        tells = partitions == 1 and not rows.origin.snapshot
+        outgoing.last = partial(plan.last, rows) if tells else None
         return len(outgoing.messages) - before
 
     return write

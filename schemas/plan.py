@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from schemas.change import ABSENT, Op, Origin, Row, Rows
+from schemas.change import ABSENT, Op, Origin, Row, Rows, Stamp
 from schemas.executor import compiled
 from schemas.forms import READERS, Read
 from schemas.table import TableSchema
@@ -28,6 +28,8 @@ __all__ = ["Message", "Plan", "Record", "SourceName", "append", "origin_block"]
 
 _NULL = b"\x00"
 _SOME = b"\x02"
+_CREATED = 2
+"""`sub` of the create a key change ends with: its delete is 0, and a tombstone carries none."""
 
 
 Message = dict[str, Any]
@@ -164,6 +166,12 @@ class Plan:
         source, now = blocks
         return self._write(row, source + avro_long(ordinal), now)
 
+    def last(self, rows: Rows) -> Stamp:
+        """Return the stamp of the last record that carries one of those `write` makes of a run."""
+        row = READERS[rows.form](rows.items[-1])
+        sub = _CREATED if _moves(row.op, *self._keys(row)) else 0
+        return Stamp(rows.origin.incarnation, rows.origin.commit, rows.ordinals[-1], sub)
+
     def key(self, row: Row) -> bytes | None:
         """Return the framed record key of a row as read, None for a table without a key."""
         return None if self._key is None else self._key_frame + self._key(row)
@@ -179,19 +187,22 @@ class Plan:
         if op is Op.TRUNCATE:
             yield Record(None, self._envelope(row, source, now, 0))
             return
-        old = self.key(before) if before is not None else None
-        new = self.key(after) if after is not None else old
-        if op is Op.UPDATE and old is not None and old != new:
+        old, new = self._keys(row)
+        if _moves(op, old, new):
             gone = Read(Op.DELETE, before, None, only_key)
             yield Record(old, self._envelope(gone, source, now, 0))
             yield Record(old, None)
-            yield Record(new, self._envelope(Read(Op.CREATE, None, after), source, now, 2))
+            yield Record(new, self._envelope(Read(Op.CREATE, None, after), source, now, _CREATED))
             return
         if only_key and op is Op.UPDATE:
             row = Read(op, None, after)
         yield Record(new, self._envelope(row, source, now, 0))
         if op is Op.DELETE and new is not None:
             yield Record(new, None)
+
+    def _keys(self, row: Read) -> tuple[bytes | None, bytes | None]:
+        old = self.key(row.before) if row.before is not None else None
+        return old, self.key(row.after) if row.after is not None else old
 
     def _envelope(self, row: Read, source: bytes, now: bytes, sub: int) -> bytes:
         before, absent_before, exact_before = self._row(row.before, only_key=row.only_key)
@@ -225,6 +236,11 @@ class Plan:
 
 
 _OPS = {op: _text(op.value) for op in Op}
+
+
+def _moves(op: Op, old: bytes | None, new: bytes | None) -> bool:
+    """Tell whether a row gets another key: it becomes a delete and a create."""
+    return op is Op.UPDATE and old is not None and old != new
 
 
 def origin_block(origin: Origin) -> bytes:

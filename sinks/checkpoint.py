@@ -43,7 +43,8 @@ def weight(event: Event) -> int:
 class Lane:
     """One partition. `bytes` is what its held events weigh; `gated` stops it at truncations.
 
-    `place` is the newest transaction seen: those before it are here completely. The rows of a
+    `newest` is the stamp of the newest row of the log seen here, `place` the newest transaction:
+    those before it are here completely. The rows of a
     chunk count too, for they come in the log's order, as if their mark had written them.
     """
 
@@ -59,9 +60,9 @@ class Lane:
         self.bytes = 0
         self.paused = False
         self.dropped = 0
-        self._newest = None if cursor is None else cursor.stamp
-        self.place = BEFORE_ALL if self._newest is None else self._newest[:2]
-        self._taken = self._newest
+        self.newest = None if cursor is None else cursor.stamp
+        self.place = BEFORE_ALL if self.newest is None else self.newest[:2]
+        self._taken = self.newest
         self._in_a_row = 0
         self._gates = 0
         self._last: Event | None = None
@@ -70,11 +71,11 @@ class Lane:
         """Hold `event`, or drop it as a repetition. Raises `errors.StateError`."""
         stamp = event.stamp
         if stamp is not None and not event.snapshot:
-            newest = self._newest
+            newest = self.newest
             if newest is not None and stamp <= newest:
                 self._drop(stamp, newest)
                 return
-            self._newest = stamp
+            self.newest = stamp
             self._in_a_row = 0
         if stamp is not None and stamp[:2] > self.place:
             self.place = stamp[:2]

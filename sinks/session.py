@@ -84,7 +84,7 @@ class Session:
     def step(self) -> None:
         """Read what there is, and hand over what can be applied."""
         self._fill()
-        if self._cuts.news() or time.monotonic() - self._looked >= _LOOK_S:
+        if self._cuts.follow(self._is_new) or time.monotonic() - self._looked >= _LOOK_S:
             self._look()
         if self._pending is not None and self._pending.done():
             self._settle()
@@ -127,6 +127,9 @@ class Session:
         self._cuts.aim(sources, self._ends)
         self._aimed = self._aimed or bool(sources)
         self._looked = time.monotonic()
+
+    def _is_new(self, topic: str) -> bool:
+        return topic not in self._known and self._job.selection.find(topic) is not None
 
     def _refuse_growth(self, names: Mapping[str, int]) -> None:
         for name, partitions in self._known.items():
