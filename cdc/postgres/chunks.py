@@ -7,6 +7,7 @@ functions (R9); never through a cast to text, which would strip char(n).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
 import msgspec
@@ -17,7 +18,7 @@ from cdc.connections.postgres import Login, connect, guard, qualified, user_name
 from cdc.decode.lsn import parse_lsn
 from cdc.errors import CdcError, ConfigError, PreflightFailed
 from cdc.postgres.catalog import Connection, TableLocked
-from cdc.postgres.copying import copy_lines
+from cdc.postgres.copying import copy_lines, hang_up
 from schemas.forms import read_copy
 from schemas.table import TableSchema
 
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 _HALF = 1 << 31
+_TICK_S = 1.0
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _CONNECTION = ("08", "53", "57")
 _CHANGED = ("42P01", "42703", "3F000")
 """Table, column or schema gone: it changed since the catalogue was read, which will be again."""
@@ -109,26 +112,47 @@ class Chunk(msgspec.Struct):
     after: tuple[str, ...] | None
 
 
+class _Reading(msgspec.Struct):
+    """A chunk that is being read: what was asked, and the chunk to come."""
+
+    asked: tuple[Slice, tuple[str, ...] | None, Limits]
+    future: Future[Chunk]
+
+
 class ChunkReader:
     """One connection that reads chunks; made at the first chunk, closed when all are read.
 
-    `tick` is called about every second while the server is slow to answer.
+    A thread reads, so that the next chunk can come while this one is published: nobody holds a
+    table's lock for longer than it takes to read. `tick` is called about every second while the
+    server is slow to answer.
     """
 
     def __init__(self, login: Login, tick: Callable[[], None]) -> None:
         self._login = login
         self._tick = tick
         self._connection: Connection | None = None
+        self._thread = ThreadPoolExecutor(1, "chunks")
+        self._reading: _Reading | None = None
 
     def close(self) -> None:
         """Let go of the connection; the next read makes another one."""
+        reading, self._reading = self._reading, None
+        if reading is not None and self._connection is not None and not reading.future.done():
+            hang_up(self._connection.pgconn)
+            reading.future.exception()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
+    def give_up(self) -> None:
+        """Forget what is being read ahead; a connection costs less than to wait for it."""
+        if self._reading is not None:
+            self.close()
+
     @property
     def connection(self) -> Connection:
-        """The connection, made when there is none."""
+        """The connection, made when there is none; what is being read ahead is given up."""
+        self.give_up()
         if self._connection is None:
             self._connection = connect(self._login, _SETTINGS)
             with guard(self._login):
@@ -138,8 +162,7 @@ class ChunkReader:
     def snapshot(self) -> Snapshot:
         """Return what is visible now."""
         with guard(self._login):
-            row = self.connection.execute("SELECT pg_current_snapshot()::text").fetchone()
-        return Snapshot.parse(str(row[0]) if row else "1:1:")
+            return _seen(self.connection)
 
     def wal_position(self) -> int:
         """Return an LSN behind every transaction that is visible now."""
@@ -153,51 +176,48 @@ class ChunkReader:
 
         Raises `TableLocked` when it had to wait for more than 3 s.
         """
-        query = _query(what, after, limits.rows)
-        with self._reading(what):
-            self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        if self._reading is None or self._reading.asked != (what, after, limits):
+            self.ahead(what, after, limits)
+        with self._naming(what):
+            return self._awaited()
+
+    def ahead(self, what: Slice, after: tuple[str, ...] | None, limits: Limits) -> None:
+        """Begin with what the next `read` asks for; any other question gives it up."""
+        with self._naming(what):
+            connection = self.connection
+            future = self._thread.submit(_read_chunk, connection, what, after, limits)
+        self._reading = _Reading((what, after, limits), future)
+
+    def _awaited(self) -> Chunk:
+        while self._reading is not None:
+            future = self._reading.future
             try:
-                snapshot = self.snapshot()
-                lines, cut = self._lines(query, limits.size)
-            finally:
-                self._rollback()
-        last = not cut and len(lines) < limits.rows
-        return Chunk(lines, snapshot, last, _key_of(what, lines[-1]) if lines else after)
+                chunk = future.result(_TICK_S)
+            except TimeoutError:
+                self._tick()
+            except psycopg.Error:
+                self._reading = None
+                raise
+            else:
+                self._reading = None
+                return chunk
+        raise AssertionError("nothing is being read")
 
-    def _reading(self, what: Slice) -> _Reading:
-        return _Reading(self._login, what)
-
-    def _rollback(self) -> None:
-        if self._connection is not None and not self._connection.closed:
-            self._connection.execute("ROLLBACK")
-
-    def _lines(self, query: sql.Composed, size: int) -> tuple[list[bytes], bool]:
-        """Return whole lines; a chunk cut at `size` bytes is still one, its rows have an order."""
-        lines: list[bytes] = []
-        held = 0
-        pgconn = self.connection.pgconn
-        with closing(copy_lines(pgconn, self._encoded(query), self._tick)) as found:
-            for line in found:
-                lines.append(line)
-                held += len(line)
-                if held >= size:
-                    return lines, True
-        return lines, False
-
-    def _encoded(self, query: sql.Composed) -> bytes:
-        return query.as_bytes(self.connection)
+    def _naming(self, what: Slice) -> _Naming:
+        return _Naming(self._login, what)
 
     def all_rows(self, what: Slice, limits: Limits) -> Iterator[Chunk]:
         """Read a whole table in one snapshot; the first piece may be empty, the end has `last`."""
         query = _query(what, None, None)
-        with self._reading(what):
-            self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        with self._naming(what):
+            connection = self.connection
+            connection.execute(_BEGIN)
             try:
-                snapshot = self.snapshot()
+                snapshot = _seen(connection)
                 lines: list[bytes] = []
                 held = 0
-                pgconn = self.connection.pgconn
-                with closing(copy_lines(pgconn, self._encoded(query), self._tick)) as found:
+                encoded = query.as_bytes(connection)
+                with closing(copy_lines(connection.pgconn, encoded, self._tick)) as found:
                     for line in found:
                         lines.append(line)
                         held += len(line)
@@ -206,7 +226,7 @@ class ChunkReader:
                             lines, held = [], 0
                 yield Chunk(lines, snapshot, last=True, after=None)
             finally:
-                self._rollback()
+                _rollback(connection)
 
     def rows_of(self, what: Slice, key: Sequence[str]) -> list[bytes]:
         """Return the rows whose key is `key`, as they are now."""
@@ -215,11 +235,48 @@ class ChunkReader:
             for name, typed in zip(what.key, _typed(what, key), strict=True)
         ]
         query = _select(what, sql.SQL(" WHERE ") + sql.SQL(" AND ").join(match))
-        with self._reading(what):
-            return self._lines(query, 1 << 62)[0]
+        with self._naming(what):
+            connection = self.connection
+            encoded = query.as_bytes(connection)
+            return list(copy_lines(connection.pgconn, encoded, self._tick))
 
 
-class _Reading:
+def _seen(connection: Connection) -> Snapshot:
+    row = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
+    return Snapshot.parse(str(row[0]) if row else "1:1:")
+
+
+def _rollback(connection: Connection) -> None:
+    if not connection.closed:
+        connection.execute("ROLLBACK")
+
+
+def _read_chunk(
+    connection: Connection, what: Slice, after: tuple[str, ...] | None, limits: Limits
+) -> Chunk:
+    """Read one chunk in one snapshot; cut at `limits.size` it is still one, its rows are in order.
+
+    Runs in the reader's thread. Raises `psycopg.Error`.
+    """
+    query = _query(what, after, limits.rows).as_bytes(connection)
+    lines: list[bytes] = []
+    held = 0
+    connection.execute(_BEGIN)
+    try:
+        snapshot = _seen(connection)
+        with closing(copy_lines(connection.pgconn, query, lambda: None)) as found:
+            for line in found:
+                lines.append(line)
+                held += len(line)
+                if held >= limits.size:
+                    break
+    finally:
+        _rollback(connection)
+    last = held < limits.size and len(lines) < limits.rows
+    return Chunk(lines, snapshot, last, _key_of(what, lines[-1]) if lines else after)
+
+
+class _Naming:
     """Turns what can go wrong while reading a table into our errors."""
 
     def __init__(self, login: Login, what: Slice) -> None:

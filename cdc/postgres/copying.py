@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import select
+import socket
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 
 import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
 from psycopg.pq.abc import PGconn, PGresult
 
-__all__ = ["copy_lines"]
+__all__ = ["copy_lines", "hang_up"]
 
 _TICK_MS = 1000
 
@@ -32,12 +35,18 @@ def copy_lines(
         yield from _rows(pgconn, tick)
         done = True
     finally:
-        if not done:
+        if not done and pgconn.status == pq.ConnStatus.OK:
             pgconn.get_cancel().cancel()
             _skip(pgconn, tick)
         failed = _drain(pgconn, tick)
     if failed is not None:
         raise _error(failed)
+
+
+def hang_up(pgconn: PGconn) -> None:
+    """End the talk with the server: a thread that waits for it hears that it left."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(pgconn.socket)) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _rows(pgconn: PGconn, tick: Callable[[], None]) -> Iterator[bytes]:

@@ -220,6 +220,8 @@ class Snapshots:
         ).decode()
         query = "SELECT pg_logical_emit_message(true, %s, %s)"
         self._catalog.rows(query, (PREFIX, content))
+        if not chunk.last and chunk.after is not None:
+            self._reader.ahead(what, chunk.after, self._limits)
 
     def _finish(self, job: Job) -> None:
         self.jobs.finish(job)
@@ -266,6 +268,7 @@ class Snapshots:
         return found
 
     def _spoil(self, table: TableId) -> None:
+        self._reader.give_up()
         if self._flight is not None and self._flight.job.table == table:
             self._flight.spoiled = True
 

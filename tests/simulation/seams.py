@@ -52,6 +52,16 @@ class Executor:
             work()
 
 
+class Ahead(Executor):
+    """The source's reading thread: every other time done at once, else as late as it may be."""
+
+    def submit(self, work: Callable[..., Any], *given: Any) -> Future[Any]:
+        future = super().submit(work, *given)
+        if HERE.world.steps % 2:
+            future.exception()
+        return future
+
+
 class _Late(Future[Any]):
     """Done when it has been asked for; whether it is by now is up to the dice."""
 
@@ -200,6 +210,8 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     yield cdc.postgres.session, "connect_replication", walsender.Walsender
     yield cdc.postgres.chunks, "connect", catalog.Connection
     yield cdc.postgres.chunks, "copy_lines", catalog.copy_lines
+    yield cdc.postgres.chunks, "hang_up", catalog.Connection.close
+    yield cdc.postgres.chunks, "ThreadPoolExecutor", Ahead
     yield cdc.postgres.snapshots, "secrets", _Secrets
     yield cdc.postgres.stream, "select", walsender.Select
     yield cdc.postgres.creation, "select", walsender.Select

@@ -18,7 +18,7 @@ from crash.mutants.patching import copy_of_code
 
 TESTS = Path(__file__).parents[1]
 SEED = 23
-STEPS = 40_000
+STEPS = 100_000
 
 EXPECTED = {
     "confirm-before-commit": {"stored", "confirmed"},
