@@ -14,6 +14,7 @@ the others have come as far (R8).
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
 from cdc.errors import StateError
@@ -31,6 +32,7 @@ _SUSPICIOUS = 200_000
 """So many repetitions in a row are no torn transaction: somebody moved the cursor or the source."""
 
 
+_HALF_S = 10.0
 _OVERHEAD = 800
 """Bytes an event takes beside its payload and its row: message, stamp, key, lists (measured)."""
 
@@ -66,6 +68,8 @@ class Lane:
         self._in_a_row = 0
         self._gates = 0
         self._last: Event | None = None
+        self._half: Event | None = None
+        self._half_since = 0.0
 
     def admit(self, event: Event) -> None:
         """Hold `event`, or drop it as a repetition. Raises `errors.StateError`."""
@@ -101,6 +105,18 @@ class Lane:
                 hint="The source's position was set back, or the sink's offset without its "
                 "stamp. `cdc sink rewind` sets both.",
             )
+
+    def awaits_create(self) -> bool:
+        """Tell whether the last held event is known to be a key change's first half.
+
+        Its second is on the way, without a boundary that says when; it is not waited for for ever.
+        """
+        last = self.events[-1] if self.events else None
+        if last is None or last.kind != DELETE or not last.place:
+            return False
+        if last is not self._half:
+            self._half, self._half_since = last, time.monotonic()
+        return time.monotonic() - self._half_since < _HALF_S
 
     def hesitates(self) -> bool:
         """Tell, once, that the last held event is a delete which a create may complete (R6)."""

@@ -121,7 +121,7 @@ class _Keyed:
 
 def _place(event: Event) -> tuple[int, ...]:
     """Return what the two records of a key change, and no others, have in common."""
-    return (id(event),) if event.stamp is None else event.stamp[:3]
+    return event.place or (id(event),) if event.stamp is None else event.stamp[:3]
 
 
 def is_move(run: Sequence[Event]) -> bool:

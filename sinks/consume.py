@@ -43,6 +43,10 @@ class Reader(Protocol):
         """Return what `message` does to the target."""
         ...
 
+    def bury(self, message: Message) -> Event | None:
+        """Return what a tombstone does to the target, None for nothing."""
+        ...
+
 
 class Members(Protocol):
     """Who decides what a change in the group's assignment means: the session."""
@@ -151,8 +155,11 @@ class Intake:
         lane.next = message.offset() + 1  # type: ignore[operator]
         value = message.value()
         if value is None:
-            return
-        event = self._reader.read(message, value)
+            event = self._reader.bury(message)
+            if event is None:
+                return
+        else:
+            event = self._reader.read(message, value)
         if event.kind != SKIP:
             lane.admit(event)
 

@@ -27,7 +27,18 @@ from schemas.types import LOGICAL, AvroValue
 from schemas.wire import FRAME_BYTES
 from sinks.mapping import MappedColumn, MappedTable
 
-__all__ = ["DELETE", "POISON", "SKIP", "TRUNCATE", "UPSERT", "Decoder", "Event", "Key", "poison"]
+__all__ = [
+    "DELETE",
+    "POISON",
+    "SKIP",
+    "TRUNCATE",
+    "UPSERT",
+    "Decoder",
+    "Event",
+    "Key",
+    "key_of",
+    "poison",
+]
 
 UPSERT, DELETE, TRUNCATE, SKIP, POISON = range(5)
 
@@ -41,7 +52,8 @@ class Event(msgspec.Struct, gc=False):
     `kind` is one of the constants above. `key` is the target key (of the whole row where the
     table has none), `row` the target row of an upsert or, where nothing of it is absent, `line`:
     the row as COPY text. `old` is the key (row) an upsert leaves behind. `stamp` is None for a
-    producer that is not ours. `ts_ms` is the source's commit, ms since 1970; `size` the payload
+    producer that is not ours; then `place` is what the two records of a key change, and no others,
+    have in common. `ts_ms` is the source's commit, ms since 1970; `size` the payload
     in bytes.
     """
 
@@ -57,6 +69,7 @@ class Event(msgspec.Struct, gc=False):
     old: Key | None = None
     error: CdcError | None = None
     line: bytes | None = None
+    place: tuple[int, ...] = ()
 
 
 def poison(message: Message, size: int, error: CdcError) -> Event:
@@ -89,7 +102,8 @@ def _composed(pick: _Pick) -> Callable[[Any], bytes | None]:
     return decode if convert is None else lambda value: convert(decode(value))
 
 
-def _key_of(places: tuple[int, ...]) -> Callable[[list[Cell]], Key]:
+def key_of(places: tuple[int, ...]) -> Callable[[list[Cell]], Key]:
+    """Return what takes the key out of a target row: the cells at `places`, all where none is."""
     if not places:
         return tuple
     if len(places) == 1:
@@ -112,7 +126,7 @@ class Decoder:
             if not pick.name
         )
         places = table.schema.key_indexes()
-        self._key_of = _key_of(places)
+        self._key_of = key_of(places)
         self._key_places = frozenset(places)
         self._wants_old = table.rekeyed or not table.schema.key
 

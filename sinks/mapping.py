@@ -20,14 +20,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cdc.errors import ConfigError
 from schemas.table import Column, TableId, TableSchema, Type
 from sinks.cast import CASTS, Convert, cast, constant, json_path
+from sinks.debezium_schema import declared
 
 __all__ = [
     "FieldMap",
@@ -41,8 +42,9 @@ __all__ = [
 ]
 
 
-_NO_TABLE = re.compile(r"[^.]+\.(transaction|message)")
-"""Topics a source writes beside those of its tables; only their exact name takes them."""
+_NO_TABLE = re.compile(r"[^.]+\.(transaction|message)|__debezium-heartbeat\..+")
+"""Topics a source, or Debezium, writes beside those of its tables; only their exact name takes
+them."""
 
 
 class FieldMap(BaseModel):
@@ -71,6 +73,11 @@ def _field(value: Any) -> Any:
     return {"from": value} if isinstance(value, str) else value
 
 
+def _declared(text: str) -> str:
+    declared(text)
+    return text
+
+
 class TableMap(BaseModel):
     """What becomes of one topic, or of each topic a glob matches."""
 
@@ -85,6 +92,13 @@ class TableMap(BaseModel):
     )
     fields: dict[str, Annotated[FieldMap, BeforeValidator(_field)]] = Field(
         default_factory=dict, description="Target column → source column; empty: all, as they are"
+    )
+    format: Literal["auto", "tailrace", "debezium"] = Field(
+        default="auto", description="Who wrote the topic; `auto` tells by the record"
+    )
+    columns: dict[str, Annotated[str, AfterValidator(_declared)]] = Field(
+        default_factory=dict,
+        description="Types in the source, as `numeric(12,2)`, for JSON that has no schema",
     )
 
 

@@ -1,8 +1,7 @@
-"""From a record's topic and schema id to the decoder compiled for it."""
+"""From a record's topic and schema to the decoder compiled for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from confluent_kafka import Message
@@ -11,11 +10,13 @@ from cdc.errors import ConfigError, DataError
 from schemas.avro import table_schema
 from schemas.table import TableSchema
 from schemas.wire import schema_id
+from sinks.debezium import DebeziumTopic
+from sinks.debezium_record import is_debezium
 from sinks.decode import Decoder, Event, poison
 from sinks.lines import Read, line_reader
-from sinks.mapping import MappedTable, Selection
+from sinks.mapping import MappedTable, Selection, TableMap
 
-__all__ = ["Routes", "Schemas"]
+__all__ = ["Routes", "Schemas", "Sharing"]
 
 
 class Schemas(Protocol):
@@ -26,28 +27,38 @@ class Schemas(Protocol):
         ...
 
 
+class Sharing(Protocol):
+    """How topics are spread: `sinks.session.Session`."""
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions `topic` has."""
+        ...
+
+    def writers(self, topic: str) -> int:
+        """Return how many workers may write the table of `topic` at once."""
+        ...
+
+
 class Routes:
     """Compiles a decoder at the first record of a schema; for one thread.
 
-    `applied` are the topics whose changes reached the target before; `tables` are the target
-    tables met so far, each with whether it must be there already. `lines` says that the target
-    takes rows as lines of COPY text.
+    `applied` are the topics whose changes reached the target before, `begun` those with a cursor
+    there; `tables` are the target tables met so far, each with whether it must be there already.
+    `lines` says that the target takes rows as lines of COPY text.
     """
 
     def __init__(
-        self,
-        selection: Selection,
-        schemas: Schemas,
-        writers: Callable[[str], int],
-        *,
-        lines: bool = False,
+        self, selection: Selection, schemas: Schemas, sharing: Sharing, *, lines: bool = False
     ) -> None:
         self._selection = selection
-        self._writers = writers
+        self._sharing = sharing
         self._schemas = schemas
         self._lines = lines
         self._readers: dict[tuple[str, bytes], Read] = {}
+        self._debezium: dict[str, DebeziumTopic] = {}
+        self._ours: set[tuple[str, bytes]] = set()
         self.applied: set[str] = set()
+        self.begun: set[str] = set()
         self.tables: list[tuple[TableSchema, bool]] = []
 
     def read(self, message: Message, value: bytes) -> Event:
@@ -56,30 +67,90 @@ class Routes:
         read = self._readers.get((topic, value[:5]))
         if read is None:
             try:
-                read = self._compile(topic, value)
+                read = self._compile(topic, message.key(), value)
             except (DataError, ValueError, KeyError) as error:
                 wrong = error if isinstance(error, DataError) else _unreadable(error)
                 return poison(message, len(value), wrong)
         return read(message, value)
 
-    def _compile(self, topic: str, value: bytes) -> Read:
-        envelope = self._schemas.get(schema_id(value))
+    def bury(self, message: Message) -> Event | None:
+        """Return what a tombstone does: nothing in a topic of ours, where the delete is a record.
+
+        A stamp in the cursor says that a topic is ours; without one, the key does. Raises as
+        `read` does.
+        """
+        key = message.key() or b""
+        place = (message.topic() or "", key[:5])
+        if place in self._ours or (place[0] in self.applied and key.startswith(b"\x00")):
+            return None
+        try:
+            theirs = self._wrote_key(place[0], key)
+        except (DataError, ValueError) as error:
+            wrong = error if isinstance(error, DataError) else _unreadable(error)
+            return poison(message, len(key), wrong)
+        if theirs:
+            return self._debezium_of(place[0]).bury(message)
+        self._ours.add(place)
+        return None
+
+    def _wrote_key(self, topic: str, key: bytes) -> bool:
+        """Tell whether a key is Debezium's; one without our frame is not ours."""
+        table = self._mapping(topic)
+        if table.format != "auto" or not key.startswith(b"\x00"):
+            return table.format != "tailrace"
+        return is_debezium(self._schemas.get(schema_id(key)))
+
+    def _debezium_of(self, topic: str) -> DebeziumTopic:
+        found = self._debezium.get(topic)
+        if found is None:
+            found = DebeziumTopic(topic, self._mapping(topic), self._schemas.get, self)
+            self._debezium[topic] = found
+        return found
+
+    def _mapping(self, topic: str) -> TableMap:
         table = self._selection.find(topic)
         if table is None:
             raise DataError(f"topic {topic} is not mapped")
-        source = table_schema(envelope)
+        return table
+
+    def _compile(self, topic: str, key: bytes | None, value: bytes) -> Read:
+        table = self._mapping(topic)
+        identity = 0 if value.startswith(b"{") else schema_id(value)
+        envelope = self._schemas.get(identity) if identity else {}
+        theirs = not identity or is_debezium(envelope)
+        if table.format == "debezium" or (table.format == "auto" and theirs):
+            read: Read = self._debezium_of(topic).read
+        else:
+            bound = self.bind(table_schema(envelope), topic, table)
+            if key is not None:
+                self._ours.add((topic, key[:5]))
+            decoder = Decoder(envelope, bound)
+            read = line_reader(envelope, bound, decoder) if self._lines else decoder.read
+        self._readers[topic, value[:5]] = read
+        return read
+
+    def bind(self, source: TableSchema, topic: str, table: TableMap) -> MappedTable:
+        """Return `table` bound to `source`; the target prepares it before the next cut.
+
+        Raises `errors.ConfigError` for a mapping that does not fit.
+        """
         bound = MappedTable.bind(source, topic, table)
-        if self._writers(topic) > 1 and not bound.keeps_apart(source):
+        if self._sharing.writers(topic) > 1 and not bound.keeps_apart(source):
             raise ConfigError(
                 f"tables.{topic}.key: several workers would write rows of one target key, since "
                 f"it does not hold the topic's key ({', '.join(source.key) or 'there is none'})",
                 hint="Set `workers: 1` for this sink, or add the topic's key columns to the key.",
             )
-        decoder = Decoder(envelope, bound)
-        read = line_reader(envelope, bound, decoder) if self._lines else decoder.read
-        self._readers[topic, value[:5]] = read
-        self.tables.append((decoder.schema, topic in self.applied))
-        return read
+        self.tables.append((bound.schema, topic in self.applied))
+        return bound
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions `topic` has."""
+        return self._sharing.partitions(topic)
+
+    def has_begun(self, topic: str) -> bool:
+        """Tell whether the target has a cursor of `topic` from an earlier life."""
+        return topic in self.begun
 
 
 def _unreadable(error: Exception) -> DataError:

@@ -40,9 +40,7 @@ class Session:
     def __init__(self, job: SinkJob) -> None:
         self._job = job
         self._target = job.target()
-        self._routes = Routes(
-            job.selection, job.schemas, self._writers, lines=self._target.takes_lines
-        )
+        self._routes = Routes(job.selection, job.schemas, self, lines=self._target.takes_lines)
         self._topics = Topics(job.kafka, lambda name: job.selection.find(name) is not None)
         group = f"{job.context.pipeline}.sink.{job.context.name}"
         self._intake = Intake(job.kafka, group, self._routes)
@@ -150,14 +148,19 @@ class Session:
         cursors = self._target.cursors(partitions)
         stamped = {p.topic for p, cursor in cursors.items() if cursor and cursor.stamp}
         self._routes.applied |= stamped
+        self._routes.begun |= {p.topic for p, cursor in cursors.items() if cursor}
         return [Lane(p, cursors[p], gated=self._is_shared(p.topic)) for p in partitions]
 
     def _is_shared(self, topic: str) -> bool:
         return not self._alone and len(self._known[topic]) > 1
 
-    def _writers(self, topic: str) -> int:
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions `topic` has."""
+        return len(self._known.get(topic, ()))
+
+    def writers(self, topic: str) -> int:
         """Return how many workers may write the table of `topic` at once."""
-        return 1 if self._alone else min(self._job.workers, len(self._known.get(topic, ())))
+        return 1 if self._alone else min(self._job.workers, self.partitions(topic))
 
     def losing(self) -> None:
         """Wait for what is with the target: the next owner begins behind it."""
@@ -217,7 +220,7 @@ class Session:
 
     def _hesitates(self, lane: Lane) -> bool:
         """Tell whether to read once more, where no boundary keeps the records of a change."""
-        return not self._alone and lane.hesitates()
+        return lane.awaits_create() or (not self._alone and lane.hesitates())
 
     def _stand(self) -> None:
         """Pass the truncations that every partition has come to; read on in the others (R8)."""

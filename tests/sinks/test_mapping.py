@@ -53,6 +53,7 @@ def test_a_glob_takes_tables_and_not_what_a_source_writes_beside_them() -> None:
     assert chosen.find("shopdb.transaction") is None
     assert chosen.find("shopdb.message") is None
     assert chosen.find("shopdb.public.transaction") is not None
+    assert selection(["*"]).find("__debezium-heartbeat.shopdb") is None
 
 
 def test_without_fields_every_column_travels_as_it_is() -> None:
