@@ -8,7 +8,7 @@ PIN     = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-v
           --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: env compile demo test lint bench bench-smoke readme storm soak mutants size differential lock clean help
+.PHONY: env compile demo test lint bench bench-smoke readme storm soak mutants size differential interchange lock clean help
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ size: $(STAMP) ## one transaction of 1 GiB, 2 GiB of foreign log, 10,000 tables:
 
 differential: $(STAMP) ## 100,000 operations captured by us and by a live Debezium, event for event
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/differential/run.py $(ARGS)
+
+interchange: $(STAMP) ## sinks of a live Debezium in four forms, each equal to the source; INTERCHANGE_RECORD=1 keeps the topics
+	@$(BIN)/python -m pytest tests/interchange/live.py $(ARGS)
 
 # A new lock needs uv, which is itself in the lock: the environment of the old lock will do.
 lock: ## pin the dependencies again: all of them, and those of the image and of its build

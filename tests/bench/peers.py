@@ -120,8 +120,11 @@ class Connect:
 
     def create(self, kind: str, values: Mapping[str, object]) -> None:
         """Start the connector `values["name"]` with the settings of peers/`kind`.properties."""
-        config = settings(kind, values)
-        self._ask("PUT", f"/connectors/{values['name']}/config", json=config)
+        self.configure(str(values["name"]), settings(kind, values))
+
+    def configure(self, name: str, config: Mapping[str, str]) -> None:
+        """Start the connector `name`, or give it other settings."""
+        self._ask("PUT", f"/connectors/{name}/config", json=dict(config))
 
     def running(self, name: str) -> bool:
         """Whether a connector and its task run; AssertionError when it failed."""
