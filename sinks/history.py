@@ -138,10 +138,11 @@ class History:
                     self._rows[row].append(offset)
             return
         key = message.key()
-        if value is None or (self._keys is not None and key is not None and key not in self._keys):
+        if self._keys is not None and key is not None and key not in self._keys:
             return
-        event = self._reader.read(message, value)
-        if event.kind in (POISON, SKIP) or event.schema is None:
+        reader = self._reader
+        event = reader.bury(message) if value is None else reader.read(message, value)
+        if event is None or event.kind in (POISON, SKIP) or event.schema is None:
             return
         for row in self._touched(event):
             for older in self._rows.get(row, ()):

@@ -120,11 +120,20 @@ class Replay:
         self._kafka = kafka
         self._target = target
         self._selection = selection
-        self._routes = Routes(selection, schemas, lambda _topic: 1)
+        self._routes = Routes(selection, schemas, self)
         self._topics = Topics(kafka, lambda name: selection.find(name) is not None)
         self._letters = LetterTopic(kafka, context.pipeline)
         self._identity = self._letters.identity()
         self._prepared = 0
+        self._known: dict[str, list[TopicPartition]] = {}
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions `topic` has."""
+        return len(self._known.get(topic, ()))
+
+    def writers(self, _topic: str) -> int:
+        """Return how many write at once: a letter has a cursor of its own, so this one does."""
+        return 1
 
     def close(self) -> None:
         """Let go of the connection to the letters; the target is the caller's."""
@@ -149,10 +158,12 @@ class Replay:
 
     def _read(self, batch: Sequence[Letter]) -> list[_Attempt]:
         names = sorted({letter.record.topic for letter in batch})
-        groups = self._topics.describe(names).values()
-        places = {(p.topic, p.partition): p for group in groups for p in group}
+        self._known = self._topics.describe(names)
+        places = {(p.topic, p.partition): p for group in self._known.values() for p in group}
         cursors = self._target.cursors(list(places.values()))
-        self._routes.applied |= {p.topic for p, cursor in cursors.items() if cursor is not None}
+        begun = [(p.topic, cursor) for p, cursor in cursors.items() if cursor is not None]
+        self._routes.begun |= {topic for topic, _ in begun}
+        self._routes.applied |= {topic for topic, cursor in begun if cursor.stamp is not None}
         targets = self._targets()
         out = []
         for letter, message in self._letters.messages(batch):
@@ -169,9 +180,10 @@ class Replay:
     def _event(self, letter: Letter, message: Message) -> Event:
         record = original(message, letter.record)
         value = record.value()
-        if value is None:
-            return poison(record, 0, DataError("the record has no value"))
-        return self._routes.read(record, value)
+        if value is not None:
+            return self._routes.read(record, value)
+        buried = self._routes.bury(record)
+        return buried or poison(record, 0, DataError("the record has no value"))
 
     def _targets(self) -> Mapping[TableId, int]:
         """Return how many topics of the sink each target table takes, as far as names tell."""

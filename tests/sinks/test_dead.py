@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from confluent_kafka import TopicPartition as Place
 from cdc.errors import Stop
 from cdc.kafka import admin_client, producer_client
 from cdc.publish import Publisher
+from debezium_records import field, struct, with_schema
 from fix_pipeline import Pipeline, wait_until
 from fix_sink import Sink, changes, commit, delete, insert, piece, update
 from schemas.change import Change, Op
@@ -186,6 +188,31 @@ def test_a_truncation_supersedes_the_letters_before_it(dead: Dead) -> None:
     dead.sink.wait_for(ALL, [])
     dead.execute(WIDEN)
     assert dead.states() == ["superseded"]
+
+
+def test_a_tombstone_supersedes_the_letter_of_an_unwrapped_row_before_it(
+    pipeline: Pipeline, dead: Dead
+) -> None:
+    identity, name = field("id", "int64"), field("name", "string")
+    producer = producer_client(pipeline.kafka)
+
+    def write(number: int, text: str | None) -> None:
+        key = with_schema(struct(identity), {"id": number})
+        row = with_schema(struct(identity, name), {"id": number, "name": text})
+        value = None if text is None else json.dumps(row)
+        producer.produce(pipeline.topic(), value, json.dumps(key))
+        producer.flush(10)
+
+    dead.change(insert(b"9", b"ours"))
+    write(1, LONG.decode())
+    write(2, LONG.decode())
+    dead.sink.start().wait_for(ALL, [(9, "ours")])
+    wait_until(lambda: dead.raw() == 2, "the letters")
+    write(1, None)
+    write(3, "short")
+    dead.sink.wait_for(ALL, [(3, "short"), (9, "ours")])
+    dead.execute(WIDEN)
+    assert dead.states() == ["superseded", "replayed"]
 
 
 def test_a_change_the_sink_applies_during_the_replay_is_not_overwritten(
