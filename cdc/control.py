@@ -92,7 +92,10 @@ class ControlWriter:
 
     def write(self, key: str, value: bytes | None) -> None:
         """Store one record and wait for the broker. Raises as `kafka_error` maps."""
-        producer = producer_client(self._kafka, acks="all", message_timeout_ms=10_000)
+        # One record has no order, and without idempotence a right that lacks is the topic's.
+        producer = producer_client(
+            self._kafka, acks="all", enable_idempotence=False, message_timeout_ms=10_000
+        )
         topic = f"{self._pipeline}.control"
         failed: list[Any] = []
         try:

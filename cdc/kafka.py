@@ -175,7 +175,11 @@ def _silent(_error: KafkaError) -> None:
 
 
 def producer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Producer:
-    """Return a producer; `extra` are librdkafka properties with `_` for the dots."""
+    """Return a producer; `extra` are librdkafka properties with `_` for the dots.
+
+    Records of a partition keep their order: without idempotence librdkafka sends batches one behind
+    the other unasked, and of two the second is there first when the leader refuses the first.
+    """
     own = {name.replace("_", "."): value for name, value in extra.items()}
     settings: dict[str, Any] = {
         **kafka.properties(),
@@ -183,6 +187,7 @@ def producer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Producer
         "compression.type": kafka.compression,
         "message.max.bytes": kafka.max_message_bytes,
         "linger.ms": 5,
+        "enable.idempotence": True,
         "error_cb": _silent,
         "logger": _client_log,
         **own,

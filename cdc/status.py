@@ -90,7 +90,11 @@ class StatusWriter:
         heartbeat.started_ms = self._started_ms
         if self._producer is None:
             self._producer = producer_client(
-                self._kafka, acks="1", message_timeout_ms=5000, queue_buffering_max_messages=100
+                self._kafka,
+                acks="1",
+                enable_idempotence=False,  # the next one says it all again
+                message_timeout_ms=5000,
+                queue_buffering_max_messages=100,
             )
         try:
             payload = msgspec.json.encode(heartbeat)

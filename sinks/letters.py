@@ -246,7 +246,7 @@ class LetterTopic:
         """Say for good what became of `letters`; returns when the broker has it."""
         by = f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()}"
         now = time.time_ns() // 1_000_000
-        producer = producer_client(self._kafka, acks="all", enable_idempotence=True)
+        producer = producer_client(self._kafka)
         marks = [(None, None, _mark(letter, outcome, by, now)) for letter in letters]
         store(producer, self.name, marks)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaException
 from pydantic import ValidationError
 
 from cdc.brokers import TopicSettings, ensure_topic
@@ -34,6 +35,13 @@ def test_keys_go_where_the_java_clients_send_them(pipeline: Pipeline) -> None:
     producer.flush(20)
     found = {message.key(): message.partition() for message in pipeline.read(topic)}
     assert found == {key: (value & 0x7FFFFFFF) % 6 for key, value in JAVA_MURMUR2.items()}
+
+
+def test_a_producer_keeps_the_order_of_a_partition_unless_asked_not_to() -> None:
+    nowhere = KafkaConfig.model_validate({"bootstrap": "nowhere:1", "registry": "http://nowhere:1"})
+    with pytest.raises(KafkaException, match=r"acks.*enable\.idempotence"):
+        producer_client(nowhere, acks="1")
+    producer_client(nowhere, acks="1", enable_idempotence=False)
 
 
 def codecs(folder: Path) -> set[int]:

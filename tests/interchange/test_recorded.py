@@ -12,7 +12,7 @@ from cdc.kafka import admin_client, producer_client
 from fix_pipeline import Pipeline, wait_until
 from fix_sink import Sink
 from interchange.forms import FORMS, mapping, rows
-from interchange.recording import Recording, load
+from interchange.recording import Recording, load, written
 from interchange.workload import make_tables, prepare_types
 
 ARRIVING_S = 90.0
@@ -24,13 +24,15 @@ def replay(pipeline: Pipeline, recording: Recording) -> None:
     topics = [NewTopic(pipeline.topic(f"public.{table}"), 1, 1) for table in recording.topics]
     for future in admin.create_topics(topics).values():
         future.result(30)
-    producer = producer_client(pipeline.kafka, acks="all")
+    producer = producer_client(pipeline.kafka)
     for table, records in recording.topics.items():
         for one in records:
             producer.produce(
                 pipeline.topic(f"public.{table}"), one.value, one.key, headers=one.headers
             )
     assert producer.flush(30) == 0
+    for table, records in recording.topics.items():
+        assert [written(m) for m in pipeline.read(pipeline.topic(f"public.{table}"))] == records
 
 
 @pytest.mark.parametrize("form", FORMS)
