@@ -24,7 +24,7 @@ from sinks.decode import DELETE, TRUNCATE, UPSERT, Event, Key
 from sinks.sql import cells_of
 from sinks.target import Mapped, Step
 
-__all__ = ["collapse", "in_source_order", "is_move", "runs", "source_order"]
+__all__ = ["change_of", "collapse", "in_source_order", "is_move", "runs", "source_order"]
 
 _FIRST = Stamp(-1, -1)
 _Row = list[Cell] | bytes
@@ -87,13 +87,13 @@ class _Keyed:
         nowhere = self._rows.get(key, self._unseen) is None
         row = self._rows.pop(key, None)
         origin = self._origins.pop(key, key)
-        self._gone = _Gone(_place(event), row, None if nowhere else origin)
+        self._gone = _Gone(change_of(event), row, None if nowhere else origin)
         self._rows[key] = None
 
     def _moved(self, event: Event, row: _Row | None) -> _Row | None:
         """Return the row that the one of `event` was under another key, when it lacks values."""
         gone, self._gone = self._gone, None
-        if gone is None or gone.place != _place(event) or not isinstance(row, list):
+        if gone is None or gone.place != change_of(event) or not isinstance(row, list):
             return None
         if gone.origin is not None and ABSENT in row:
             self._origins[event.key] = gone.origin
@@ -119,14 +119,14 @@ class _Keyed:
         return Mapped(self.schema, upserts, deletes, self._truncate, lines, moves)
 
 
-def _place(event: Event) -> tuple[int, ...]:
-    """Return what the two records of a key change, and no others, have in common."""
+def change_of(event: Event) -> tuple[int, ...]:
+    """Return what the two records of a key change, and no others of a partition, share."""
     return event.place or (id(event),) if event.stamp is None else event.stamp[:3]
 
 
 def is_move(run: Sequence[Event]) -> bool:
     """Tell whether `run` is a key change whose create lacks values: to be applied together."""
-    if len(run) != 2 or run[0].kind != DELETE or _place(run[0]) != _place(run[1]):
+    if len(run) != 2 or run[0].kind != DELETE or change_of(run[0]) != change_of(run[1]):
         return False
     return run[1].row is not None and ABSENT in run[1].row and run[0].schema == run[1].schema
 

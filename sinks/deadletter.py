@@ -28,6 +28,7 @@ from cdc.connector import Context
 from cdc.errors import CdcError, DataError, Stop
 from cdc.failpoints import failpoint
 from cdc.kafka import KafkaConfig, producer_client
+from sinks.collapse import change_of
 from sinks.decode import DELETE, POISON, UPSERT, Event
 from sinks.letters import Letter, LetterTopic, Mark, Record, read_letter, record_of, store
 
@@ -147,10 +148,10 @@ class DeadLetters:
             owner = _owner(event.message)
             if id(event) not in known:
                 waits = owner[1] is not None and (owner in owners or self._open.blocks(owner))
-                if not waits and not (event.kind == UPSERT and moving == _change(event)):
+                if not waits and not (event.kind == UPSERT and moving == change_of(event)):
                     continue
                 event.error = _behind()
-            moving = _change(event) if event.kind == DELETE else None
+            moving = change_of(event) if event.kind == DELETE else None
             owners.add(owner)
             out.append(event)
         return out
@@ -192,7 +193,7 @@ class DeadLetters:
                 ensure_topics(self._kafka, {self.topic: SETTINGS})
                 self._learn(self._letters.read())
                 self._letters.close()
-            self._producer = producer_client(self._kafka, acks="all", enable_idempotence=True)
+            self._producer = producer_client(self._kafka)
         return self._producer
 
     def _learn(self, messages: Iterable[Message]) -> None:
@@ -251,11 +252,6 @@ def _letter(event: Event, facts: list[tuple[str, bytes]]) -> tuple[Any, Any, lis
 
 def _owner(message: Message) -> _Owner:
     return (message.topic() or "", message.key())
-
-
-def _change(event: Event) -> object:
-    """Return what the two records of a key change have in common; a new object without."""
-    return object() if event.stamp is None else event.stamp[:3]
 
 
 def _behind() -> DataError:

@@ -116,8 +116,7 @@ class DebeziumTopic:
         event.kind = UPSERT
         event.row = table.row(after)
         event.key = table.key(event.row)
-        if ABSENT in event.row:
-            event.place = self._pair(event.message, _CAME)
+        event.place = self._pair(event.message, _CAME)
 
     def _replace(
         self, event: Event, table: BoundTable, after: Values, before: Values | None

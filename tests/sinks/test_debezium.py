@@ -79,6 +79,15 @@ def test_a_key_change_takes_a_value_not_sent_from_the_row_under_the_old_key() ->
     assert mapped.moves == [((b"1",), [b"2", ABSENT])]
 
 
+def test_the_halves_of_a_key_change_share_a_place_whatever_the_create_holds() -> None:
+    topic = reader()
+    gone = apply(topic, key_of(1), envelope("d", {"id": 1}, None), "__debezium.newkey")
+    after = {"id": 2, "note": "whole"}
+    come = apply(topic, key_of(2), envelope("c", None, after), "__debezium.oldkey")
+    assert gone.place == come.place != ()
+    assert apply(topic, key_of(3), envelope("c", None, after)).place == ()
+
+
 def test_in_several_partitions_the_halves_of_a_key_change_are_not_taken_for_a_pair() -> None:
     topic = reader(Sink(partitions=2))
     gone = apply(topic, key_of(1), envelope("d", {"id": 1}, None), "__debezium.newkey")

@@ -165,6 +165,15 @@ def test_with_block_key_a_key_change_waits_as_a_whole() -> None:
     assert letters.aside(events, [events[0]]) == events[:4]
 
 
+def test_with_block_key_a_key_change_that_debezium_wrote_waits_as_a_whole() -> None:
+    letters = DeadLetters(KAFKA, Context("p", "crm"), "block_key")
+    events = [event(0, b"a", POISON), event(1, b"a", DELETE), event(3, b"z"), event(4, b"y")]
+    for one in events:
+        one.stamp = None
+    events[1].place = events[2].place = (7,)
+    assert letters.aside(events, [events[0]]) == events[:3]
+
+
 def test_with_stop_nothing_is_written_and_the_record_is_named() -> None:
     letters = DeadLetters(KAFKA, Context("p", "crm"), "stop")
     with pytest.raises(Stop, match=r"db.items\[0\] at offset 3") as caught:
