@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +26,7 @@ from cdc.source import Progress
 from cdc.topics import topic_name
 from schemas.avro import envelope_schema, key_schema
 from schemas.change import Rows, Stamp
+from schemas.connect_plan import ConnectPlan
 from schemas.messages import MESSAGES, MessagePlan
 from schemas.messages import message_schema as messages_schema
 from schemas.plan import Message, Plan, SourceName
@@ -62,6 +64,13 @@ class PublishConfig(BaseModel):
 
     topic: str = Field(
         default="{source}.{schema}.{table}", description="Template of the data topics' names"
+    )
+    format: Literal["avro", "json"] = Field(
+        default="avro", description="`json` is what Debezium writes: `schemas/connect.md`"
+    )
+    json_schemas: bool = Field(
+        default=False,
+        description="With `json`: each record carries its schema, as with `schemas.enable=true`",
     )
     partitions: dict[str, int] = Field(
         default_factory=dict,
@@ -145,12 +154,16 @@ class Routes:
         published, masks = project(schema, self._columns)
         topic = topic_name(self._context.name, schema.table, self._options.topic)
         partitions = self.ensure(topic, self._wanted(schema))
+        if self._options.format == "json":
+            with_schema = self._options.json_schemas
+            plan = ConnectPlan(schema, published, self._source, topic, masks, schemas=with_schema)
+            return _write_json(plan, topic, partitions)
         key_id = None
         if published.key:
             key_id = self._registry.register_for(topic, key_schema(published, topic), key=True)
         value_id = self._registry.register_for(topic, envelope_schema(published, topic))
-        plan = Plan(schema, published, self._source, (key_id, value_id), masks)
-        return _write_all(plan, topic, partitions)
+        ids = (key_id, value_id)
+        return _write_all(Plan(schema, published, self._source, ids, masks), topic, partitions)
 
     def _messages(self) -> _Route:
         topic = topic_name(self._context.name, MESSAGES.table)
@@ -225,6 +238,22 @@ def _write_all(plan: Plan, topic: str, partitions: int) -> _Route:
             _spread(outgoing, before, partitions)
         tells = partitions == 1 and not rows.origin.snapshot
         outgoing.last = partial(plan.last, rows) if tells else None
+        return len(outgoing.messages) - before
+
+    return write
+
+
+def _write_json(plan: ConnectPlan, topic: str, partitions: int) -> _Route:
+    """Its records carry no stamp, so that of the last one tells a reader nothing."""
+
+    def write(rows: Rows, now_ms: int, out: Messages) -> int:
+        outgoing = out.setdefault(topic, Outgoing())
+        before = len(outgoing.messages)
+        outgoing.bytes += plan.write(rows, now_ms, outgoing.messages)
+        if not outgoing.singly:
+            outgoing.singly = any("headers" in m for m in outgoing.messages[before:])
+        if partitions > 1:
+            _spread(outgoing, before, partitions)
         return len(outgoing.messages) - before
 
     return write

@@ -24,7 +24,7 @@ from schemas.table import TableSchema
 from schemas.types import LOGICAL, Encode, avro_long, avro_text
 from schemas.wire import frame
 
-__all__ = ["Message", "Plan", "Record", "SourceName", "append", "origin_block"]
+__all__ = ["Message", "Plan", "Record", "SourceName", "append", "origin_block", "parts"]
 
 _NULL = b"\x00"
 _SOME = b"\x02"
@@ -41,6 +41,31 @@ class Record(NamedTuple):
 
     key: bytes | None
     value: bytes | None
+
+
+def parts(
+    row: Read, key_of: Callable[[Row], bytes | None]
+) -> Iterator[tuple[bytes | None, Read | None, int]]:
+    """Yield the records one event becomes: key, what it says (None: a tombstone), `Stamp.sub`.
+
+    A key change becomes three, whatever the form: the delete, its tombstone, the create.
+    """
+    op, before, after, only_key = row
+    if op is Op.TRUNCATE:
+        yield None, row, 0
+        return
+    old = key_of(before) if before is not None else None
+    new = key_of(after) if after is not None else old
+    if op is Op.UPDATE and old is not None and old != new:
+        yield old, Read(Op.DELETE, before, None, only_key), 0
+        yield old, None, 0
+        yield new, Read(Op.CREATE, None, after), _CREATED
+        return
+    if only_key and op is Op.UPDATE:
+        row = Read(op, None, after)
+    yield new, row, 0
+    if op is Op.DELETE and new is not None:
+        yield new, None, 0
 
 
 def append(records: Iterable[Record], out: list[Message]) -> int:
@@ -169,7 +194,7 @@ class Plan:
     def last(self, rows: Rows) -> Stamp:
         """Return the stamp of the last record that carries one of those `write` makes of a run."""
         row = READERS[rows.form](rows.items[-1])
-        sub = _CREATED if _moves(row.op, *self._keys(row)) else 0
+        sub = max(sub for _, _, sub in parts(row, self.key))
         return Stamp(rows.origin.incarnation, rows.origin.commit, rows.ordinals[-1], sub)
 
     def key(self, row: Row) -> bytes | None:
@@ -183,26 +208,9 @@ class Plan:
                 raise ValueError(f"{told} of {self.schema.table}")
 
     def _write(self, row: Read, source: bytes, now: bytes) -> Iterator[Record]:
-        op, before, after, only_key = row
-        if op is Op.TRUNCATE:
-            yield Record(None, self._envelope(row, source, now, 0))
-            return
-        old, new = self._keys(row)
-        if _moves(op, old, new):
-            gone = Read(Op.DELETE, before, None, only_key)
-            yield Record(old, self._envelope(gone, source, now, 0))
-            yield Record(old, None)
-            yield Record(new, self._envelope(Read(Op.CREATE, None, after), source, now, _CREATED))
-            return
-        if only_key and op is Op.UPDATE:
-            row = Read(op, None, after)
-        yield Record(new, self._envelope(row, source, now, 0))
-        if op is Op.DELETE and new is not None:
-            yield Record(new, None)
-
-    def _keys(self, row: Read) -> tuple[bytes | None, bytes | None]:
-        old = self.key(row.before) if row.before is not None else None
-        return old, self.key(row.after) if row.after is not None else old
+        for key, part, sub in parts(row, self.key):
+            value = None if part is None else self._envelope(part, source, now, sub)
+            yield Record(key, value)
 
     def _envelope(self, row: Read, source: bytes, now: bytes, sub: int) -> bytes:
         before, absent_before, exact_before = self._row(row.before, only_key=row.only_key)
@@ -236,11 +244,6 @@ class Plan:
 
 
 _OPS = {op: _text(op.value) for op in Op}
-
-
-def _moves(op: Op, old: bytes | None, new: bytes | None) -> bool:
-    """Tell whether a row gets another key: it becomes a delete and a create."""
-    return op is Op.UPDATE and old is not None and old != new
 
 
 def origin_block(origin: Origin) -> bytes:
