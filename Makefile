@@ -57,8 +57,8 @@ size: $(STAMP) ## one transaction of 1 GiB, 2 GiB of foreign log, 10,000 tables:
 differential: $(STAMP) ## 100,000 operations captured by us and by a live Debezium, event for event
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/differential/run.py $(ARGS)
 
-interchange: $(STAMP) ## sinks of a live Debezium in four forms, each equal to the source; INTERCHANGE_RECORD=1 keeps the topics
-	@$(BIN)/python -m pytest tests/interchange/live.py $(ARGS)
+interchange: $(STAMP) ## sinks of a live Debezium, in four forms, equal to the source; its slot taken over; INTERCHANGE_RECORD=1 keeps the topics
+	@$(BIN)/python -m pytest tests/interchange/live.py tests/interchange/handover.py $(ARGS)
 
 # A new lock needs uv, which is itself in the lock: the environment of the old lock will do.
 lock: ## pin the dependencies again: all of them, and those of the image and of its build

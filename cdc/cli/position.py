@@ -6,6 +6,7 @@ A source that is alive is therefore refused, unless it is paused or stopped firs
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -33,7 +34,7 @@ from schemas.change import Stamp
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Show, set, reset or adopt the position of a source.")
+app = typer.Typer(no_args_is_help=True, help="Show, set, reset, adopt or take over a position.")
 
 
 @app.command()
@@ -122,6 +123,47 @@ def adopt(
     print_rows(("sink", "topic", "partition", "offset"), [list(row.values()) for row in moved])
     verb = "adopted" if yes else "would be adopted; add --yes"
     print(f"{len(moved)} cursors {verb}")
+
+
+@app.command("take-over")
+def take_over(
+    source: SourceArgument,
+    offset: Annotated[Path, typer.Argument(metavar="FILE", help="What Debezium stored.")],
+    yes: Yes = False,
+    config: ConfigFile = DEFAULT_FILE,
+    json: Json = False,
+) -> None:
+    """Begin where a Debezium connector stopped, on its slot, without a snapshot or a loss.
+
+    The connector must be stopped, not deleted. cdc/postgres/debezium.md has every step.
+
+    Example: cdc position take-over shopdb offsets.json --yes
+    """
+    pipeline, unit = _source(config, source)
+    _ready(pipeline, unit)
+    stored = PositionsTopic(pipeline.kafka, pipeline.name).read(unit.context.name)
+    if stored.position is not None:
+        raise ConfigError(
+            f"{source} has a position of its own",
+            hint=f"`cdc position show {source}` prints it. Give the source another name.",
+        )
+    begin = unit.connector.offer("take_over")
+    position = begin(unit.context, unit.config, _bytes_of(offset))
+    if yes:
+        boundary = _boundary(position, stored)
+        overwrite(pipeline.kafka, pipeline.name, source, Stored(position, boundary, {}))
+    if json:
+        print_json({"source": source, "done": yes, "position": position})
+        return
+    print_rows(("name", "value"), position.items())
+    _told(source, "taken over", [], done=yes, as_json=False)
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
 
 
 def _source(config: Any, name: str) -> tuple[Pipeline, Unit]:

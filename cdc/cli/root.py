@@ -65,7 +65,7 @@ COMMANDS: dict[str, Listed] = {
         "cdc.cli.command:backfill", _CHANGE, "Read a table again, whole or in part, while running."
     ),
     "position": Listed(
-        "cdc.cli.position:app", _CHANGE, "Show, set, reset or adopt the position of a source."
+        "cdc.cli.position:app", _CHANGE, "Show, set, reset, adopt or take over a position."
     ),
     "dead": Listed("cdc.cli.dead:app", _CHANGE, "List, show, replay or drop dead letters."),
     "drop": Listed(

@@ -14,13 +14,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from cdc.connections.postgres import Login, connect
 from cdc.connector import Context, Finding
 from cdc.postgres.catalog import Catalog
+from cdc.postgres.debezium import read_offset, taken_over
 from cdc.postgres.leavings import leavings
 from cdc.postgres.preflight import findings
 from cdc.postgres.relations import Relations, relation_of
@@ -29,7 +30,7 @@ from cdc.postgres.settings import Settings
 from cdc.source import Source
 from schemas.table import TableSchema
 
-__all__ = ["Config", "check", "create", "default_name", "discover", "drop", "settings"]
+__all__ = ["Config", "check", "create", "default_name", "discover", "drop", "settings", "take_over"]
 
 _MEGABYTE = 1 << 20
 
@@ -152,6 +153,14 @@ def discover(config: Config) -> Iterator[TableSchema]:
         for facts in catalog.described(catalog.tables(config.tables)):
             names = [column.name for column in facts.columns if column.generated in sent]
             yield relations.describe(relation_of(facts, names), facts)
+
+
+def take_over(context: Context, config: Config, stored: bytes) -> dict[str, Any]:
+    """Return the position behind what Debezium wrote, by the offset it stored.
+
+    Raises `errors.CdcError`, as `cdc.postgres.debezium` does.
+    """
+    return taken_over(settings(context, config), read_offset(stored)).encode()
 
 
 def drop(

@@ -134,6 +134,21 @@ class Connect:
             assert state["state"] != "FAILED", state.get("trace", state)
         return len(states) > 1 and all(state["state"] == "RUNNING" for state in states)
 
+    def stop(self, name: str) -> None:
+        """End a connector's tasks, keep it and its offsets."""
+        self._ask("PUT", f"/connectors/{name}/stop")
+        path = f"/connectors/{name}/status"
+
+        def stopped() -> bool:
+            answer = self._ask("GET", path)
+            return bool(answer["connector"]["state"] == "STOPPED" and not answer["tasks"])
+
+        wait_until(stopped, f"{name} to stop", 60)
+
+    def offsets(self, name: str) -> Any:
+        """Return what Connect has stored of a connector, as its REST interface tells it."""
+        return self._ask("GET", f"/connectors/{name}/offsets")
+
     def delete(self, name: str) -> None:
         """End a connector and wait until it is gone."""
         self._ask("DELETE", f"/connectors/{name}")
