@@ -10,7 +10,6 @@ Sources: PostgreSQL 18 manual, "libpq: Parameter Key Words", "Client Connection 
 from __future__ import annotations
 
 import getpass
-import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import psycopg
 from psycopg import conninfo, pq, sql
 from psycopg.pq.abc import PGconn
 
+from cdc.connections.hosts import is_loopback
 from cdc.errors import CdcError, ConfigError, SourceUnavailable, Stop, Unavailable
 from schemas.table import TableId
 
@@ -96,12 +96,7 @@ def is_local(parts: Mapping[str, str]) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    if not host or host[0] in "/@" or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return not host or host[0] in "/@" or is_loopback(host)
 
 
 def parameters(login: Login, **extra: str) -> dict[str, str]:

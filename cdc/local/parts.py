@@ -12,7 +12,14 @@ from typing import Any
 
 from cdc.local.errors import LocalStackError
 
-__all__ = ["POSTGRES_VERSIONS", "Part", "kafka_parts", "postgres_part", "registry_part"]
+__all__ = [
+    "POSTGRES_VERSIONS",
+    "Part",
+    "kafka_parts",
+    "mariadb_part",
+    "postgres_part",
+    "registry_part",
+]
 
 POSTGRES_VERSIONS = (14, 15, 16, 17, 18)
 MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
@@ -90,4 +97,20 @@ def postgres_part(version: int) -> Part:
     raise LocalStackError(
         f"there are no PostgreSQL {version} binaries for {here}",
         hint="run on Linux or macOS (x86_64 or arm64), or start the servers of docker/compose.yaml",
+    )
+
+
+def mariadb_part() -> Part:
+    """The MariaDB server for this machine.
+
+    Raises:
+        LocalStackError: there is none for this platform.
+    """
+    here = this_platform()
+    for row in _table()["mariadb"]:
+        if row["platform"] == here:
+            return _part("MariaDB", row)
+    raise LocalStackError(
+        f"there is no MariaDB server for {here} in the local stack",
+        hint="run on Linux on x86_64, or start a MariaDB of your own",
     )
