@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import msgspec
@@ -23,9 +23,19 @@ from pymysql.constants import CLIENT, CR, ER
 from cdc.connections.hosts import is_loopback
 from cdc.errors import ConfigError, SourceUnavailable, Unavailable
 
-__all__ = ["Address", "Connection", "Login", "address", "code_of", "connect", "guard", "quoted"]
+__all__ = [
+    "Address",
+    "Connection",
+    "Login",
+    "address",
+    "code_of",
+    "connect",
+    "fetch",
+    "guard",
+    "quoted",
+]
 
-Connection = pymysql.connections.Connection[Any]
+Connection: TypeAlias = "pymysql.connections.Connection[Any]"
 
 _SCHEMES = ("mariadb", "mysql")
 _PORT = 3306
@@ -211,6 +221,15 @@ def _encryption(to: Address) -> dict[str, Any]:
     if to.ssl_mode == "REQUIRED":
         context.verify_mode = ssl.CERT_NONE
     return {"ssl": context}
+
+
+def fetch(
+    connection: Connection, query: str, parameters: Sequence[Any] = ()
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a query; `%s` stands for a parameter where any are given."""
+    with connection.cursor() as cursor:
+        cursor.execute(query, parameters or None)
+        return list(cursor.fetchall())
 
 
 def code_of(error: pymysql.Error) -> int:

@@ -53,11 +53,6 @@ def test_a_database_is_dropped_under_an_open_transaction(mariadb: LocalMariaDB) 
     assert ("it's `odd`",) not in mariadb.execute("SHOW DATABASES")
 
 
-def test_settings_can_be_overridden_and_left_out() -> None:
-    with LocalMariaDB(settings={"server_id": 7, "log_bin": False}) as server:
-        assert server.execute("SELECT @@server_id, @@log_bin") == [(7, 0)]
-
-
 def test_a_killed_server_comes_back_with_its_data_and_address() -> None:
     with LocalMariaDB() as server:
         url = server.create_database("shop")
@@ -78,18 +73,18 @@ def test_a_killed_server_comes_back_with_its_data_and_address() -> None:
     assert not data.exists()
 
 
-def test_given_data_is_kept(tmp_path: Path) -> None:
-    with LocalMariaDB(data=tmp_path / "maria") as server:
+def test_given_data_is_kept_while_settings_are_those_of_each_start(tmp_path: Path) -> None:
+    data = tmp_path / "maria"
+    with LocalMariaDB(data=data, settings={"server_id": 7, "log_bin": False}) as server:
+        assert server.execute("SELECT @@server_id, @@log_bin") == [(7, 0)]
         server.create_database("shop")
-    with LocalMariaDB(data=tmp_path / "maria") as server:
+    with LocalMariaDB(data=data) as server:
+        assert server.execute("SELECT @@server_id, @@log_bin") == [(1, 1)]
         assert ("shop",) in server.execute("SHOW DATABASES")
-
-
-def test_a_failed_start_shows_the_end_of_the_log() -> None:
-    server = LocalMariaDB(settings={"binlog_format": "SIDEWAYS"})
-    with pytest.raises(LocalStackError, match="SIDEWAYS"):
-        server.start()
-    assert not server.server.running
+    wrong = LocalMariaDB(data=data, settings={"binlog_format": "SIDEWAYS"})
+    with pytest.raises(LocalStackError, match=r"the end of its log:(.|\n)*SIDEWAYS"):
+        wrong.start()
+    assert not wrong.server.running
 
 
 def test_a_missing_library_is_named_with_its_remedy(tmp_path: Path) -> None:

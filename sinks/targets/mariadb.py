@@ -1,0 +1,299 @@
+"""MariaDB as a target: rows and cursors in one transaction, exactly once.
+
+    START TRANSACTION ─▶ cursors: compare and set ─▶ deletes, upserts, step by step ─▶ COMMIT
+                         a second worker waits        straight into the tables       both or
+                         here, then stops                                            neither
+
+Why a change is applied once: the cursor moves from the very offset the span starts at, in the
+transaction that holds the rows. Whoever comes second finds it moved and writes nothing. When the
+reply to COMMIT is lost, the cursor itself says whether it happened.
+
+A statement that makes a table ends a transaction here, so it is never sent inside one: a table that
+turns up in the middle of a large one is made after a rollback, and the batch begins again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import Literal
+
+import pymysql
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from cdc.connections.mariadb import Connection, Login, address, connect, fetch
+from cdc.connector import Context, Finding
+from cdc.errors import (
+    CdcError,
+    ConfigError,
+    DataError,
+    PreflightFailed,
+    SchemaIncompatible,
+    TargetUnavailable,
+)
+from cdc.failpoints import failpoint
+from schemas.table import TableId, TableSchema
+from sinks.mapping import FieldMap, TableMap, fixed_targets
+from sinks.mariadb.barriers import BarrierTable
+from sinks.mariadb.catalog import Catalog, place_of, run
+from sinks.mariadb.cursors import CursorTable, has
+from sinks.mariadb.preflight import findings, unfit
+from sinks.mariadb.reservation import Reservation
+from sinks.mariadb.table import Table
+from sinks.mariadb.transactions import SETTINGS, named_errors, rolled_back, savepoint, writing
+from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
+from sinks.refusals import forbidden, vanished
+from sinks.sql import parents_first
+from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
+
+__all__ = ["Config", "FieldMap", "MariaDBTarget", "TableMap", "check", "create", "drop"]
+
+
+class Config(BaseModel):
+    """A sink into MariaDB."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["mariadb"] = Field(default="mariadb", description="The connector's name")
+    url: SecretStr = Field(description="`mariadb://user:password@host:3306/database`")
+    tables: Topics
+    policy: Policy = "create+add"
+    workers: int = Field(
+        default=1, ge=1, description="Processes that share the topics; 1 keeps consistent cuts"
+    )
+    buffer_bytes: BufferBytes = BUFFER_BYTES
+
+
+def create(context: Context, config: Config) -> MariaDBTarget:
+    """Return the target; it connects when it is opened."""
+    return MariaDBTarget(context, config)
+
+
+class MariaDBTarget:
+    """See `sinks.target.Target`. One connection, one thread at a time."""
+
+    takes_lines = True
+
+    def __init__(self, context: Context, config: Config) -> None:
+        self._config = config
+        self._login = _login(context, config)
+        self._cursors = CursorTable(context)
+        self._barriers = BarrierTable(context, self._cursors)
+        self._reservation = Reservation(context)
+        self._connection: Connection | None = None
+        self._tables: dict[TableSchema, Table] = {}
+        self._order: dict[TableSchema, int] = {}
+        self._is_writing = False
+        self._packet = self._folds = 0
+
+    def open(self) -> None:
+        """Connect and make the tables of cursors and barriers where they are missing."""
+        self.close()
+        self._connection = connect(self._login, SETTINGS)
+        with self._named_errors():
+            found = unfit(self._connection)
+            if found is not None:
+                raise PreflightFailed(found.message, hint=found.repair)
+            server = "SELECT @@max_allowed_packet, @@lower_case_table_names"
+            [(self._packet, self._folds)] = fetch(self._connection, server)
+            self._cursors.create(self._connection)
+            if self._config.workers > 1:
+                self._barriers.create(self._connection)
+                self._reservation.create(self._connection)
+
+    def close(self) -> None:
+        """Let go of the connection and the staging in it."""
+        connection, self._connection = self._connection, None
+        self._tables.clear()
+        self._is_writing = False
+        if connection is not None:
+            with suppress(pymysql.Error):
+                self._reservation.release(connection)
+            connection.close()
+
+    def cursors(
+        self, partitions: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, Cursor | None]:
+        """Return what is stored; see `sinks.stored.cursor_of` for what it raises."""
+        with self._named_errors():
+            return self._cursors.read(self._live(), partitions)
+
+    def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
+        """Put cursors where an operator wants them; rows stay as they are."""
+        with self._named_errors():
+            self._cursors.place(self._live(), cursors)
+
+    def prepare(self, schema: TableSchema, *, known: bool = False) -> None:
+        """Make or complete the table by policy, and its staging."""
+        if schema in self._tables:
+            return
+        connection = self._live()
+        with self._named_errors():
+            catalog = Catalog(connection, self._database)
+            if known and catalog.read(schema.table) is None:
+                raise vanished(schema.table)
+            self._refuse_shared(schema)
+            existing = catalog.ensure(schema, self._change)
+            table = Table(len(self._tables), schema, existing, self._packet)
+            table.create(connection)
+            self._tables[schema] = table
+            self._order = self._foreign_key_order()
+
+    @property
+    def _database(self) -> str:
+        return address(self._login).database
+
+    def _change(self, statements: Sequence[str]) -> None:
+        """Make what is missing, by policy, and never inside a transaction."""
+        connection = self._live()
+        if self._config.policy == "strict":
+            raise forbidden(statements)
+        inside = self._is_writing
+        if inside:
+            connection.rollback()
+        run(connection, statements)
+        if inside:
+            raise TargetUnavailable(
+                "a table had to be made or changed in the middle of a transaction, which ended it",
+                hint="The same batch is tried again, with the table as it is now.",
+            )
+
+    def _refuse_shared(self, schema: TableSchema) -> None:
+        """Stop where two tables of the mapping would be one of the server."""
+
+        def place(table: TableId) -> str:
+            name = ".".join(place_of(table, self._database))
+            return name.lower() if self._folds else name
+
+        for other in self._tables:
+            if other.table != schema.table and place(other.table) == place(schema.table):
+                raise SchemaIncompatible(
+                    f"{schema.table} and {other.table} would be one table, {place(schema.table)}",
+                    hint="Map one of them to another table with `to:`.",
+                )
+
+    def _foreign_key_order(self) -> dict[TableSchema, int]:
+        """Return where each table comes so that parents come before their children."""
+        places = {s: (t.existing.database, t.existing.name) for s, t in self._tables.items()}
+        parents = {places[s]: t.existing.parents for s, t in self._tables.items()}
+        order = parents_first(sorted(set(places.values())), parents)
+        return {schema: order.index(place) for schema, place in places.items()}
+
+    def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:
+        """Compare and set the cursors, write the steps as they come, commit."""
+        with self._applying() as connection:
+            failpoint("sink.before_stage")
+            known = list(spans)  # those of a batch larger than memory are known at its end
+            failpoint("sink.before_cursor")
+            self._cursors.advance(connection, known)
+            self._write(connection, steps)
+            self._cursors.advance(connection, spans[len(known) :])
+            failpoint("sink.before_commit")
+        failpoint("sink.after_commit")
+
+    def meet(self, barrier: Barrier) -> Sequence[int]:
+        """Stand at a truncation, or carry it out; see `sinks.mariadb.barriers`."""
+        with self._applying() as connection:
+
+            def empty() -> None:
+                self._tables[barrier.schema].truncate(connection)
+                failpoint("sink.before_release")
+
+            return self._barriers.meet(connection, barrier, empty)
+
+    def reserve(self) -> None:
+        """Have the sink alone, once whoever applies now is done."""
+        with self._named_errors():
+            self._reservation.take(self._live())
+
+    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+        """Try each step behind a savepoint of its own, and roll everything back."""
+        refused: dict[int, DataError] = {}
+        connection = self._live()
+        with self._named_errors(), rolled_back(connection):
+            for number, step in enumerate(steps):
+                try:
+                    with savepoint(connection), self._named_errors():
+                        self._write(connection, [step])
+                except DataError as error:
+                    refused[number] = error
+        return refused
+
+    def _write(self, connection: Connection, steps: Iterable[Step]) -> None:
+        for step in steps:
+            upward = sorted(step, key=lambda mapped: self._order[mapped.schema])
+            work = [(self._tables[mapped.schema], mapped) for mapped in upward]
+            for table, mapped in work:
+                table.complete(connection, mapped)
+            for table, mapped in reversed(work):
+                table.clear(connection, mapped)
+            for table, mapped in work:
+                table.write(connection, mapped)
+
+    @contextmanager
+    def _applying(self) -> Iterator[Connection]:
+        connection = self._live()
+        self._is_writing = True
+        try:
+            with self._named_errors(), writing(connection):
+                if self._config.workers > 1:
+                    self._reservation.respect(connection)
+                yield connection
+        finally:
+            self._is_writing = False
+
+    def _live(self) -> Connection:
+        if self._connection is None or not self._connection.open:
+            raise TargetUnavailable("the target's connection is closed")
+        return self._connection
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        with named_errors(self._login):
+            yield
+
+
+def _login(context: Context, config: Config) -> Login:
+    """Return where to connect. Raises `errors.ConfigError` for a URL without a database."""
+    application = f"tailrace/{context.pipeline}/sink/{context.name}"
+    login = Login(config.url.get_secret_value(), application, TargetUnavailable)
+    if not address(login).database:
+        raise ConfigError(
+            "the MariaDB URL names no database, and the cursors need one",
+            hint="write mariadb://user:password@host:3306/database",
+        )
+    return login
+
+
+def check(context: Context, config: Config) -> Iterator[Finding]:
+    """Look at the server, our own tables, and every table the mapping names."""
+    try:
+        login = _login(context, config)
+        connection = connect(login, SETTINGS)
+    except CdcError as error:
+        yield Finding("fail", "connection", str(error), error.hint)
+        return
+    with closing(connection), named_errors(login):
+        yield Finding("ok", "connection", "reachable, and the login is accepted")
+        yield from findings(
+            connection,
+            address(login).database,
+            fixed_targets(config.tables),
+            may_create=config.policy == "create+add",
+            workers=config.workers,
+        )
+
+
+def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:
+    """Forget the cursors of this sink; tables and rows stay."""
+    login = _login(context, config)
+    with closing(connect(login, SETTINGS)) as connection, named_errors(login):
+        if not has(connection, "tailrace_cursors"):
+            return
+        yield f"cursors of sink {context.name} in {address(login).database}"
+        if not dry_run:
+            cursors = CursorTable(context)
+            with writing(connection):
+                BarrierTable(context, cursors).forget(connection)
+                Reservation(context).forget(connection)
+                cursors.forget(connection)
