@@ -9,6 +9,8 @@ Per step:  INSERT INTO stage; UPDATE stage JOIN t    rows whose key changed take
 Whole rows go straight into the table, as many in a statement as fit. ON DUPLICATE KEY UPDATE would
 overwrite another row where a unique index beside the key's is hit; a table that has one is merged
 out of staging instead, by an UPDATE of what is there and an INSERT of the rest.
+(Rows of 10 columns cost 11.4 9 µs of CPU each that way, LOAD DATA LOCAL and a merge 7 to 10: not
+worth a client that hands out files.)
 
 Staging is a temporary table whose columns are typed as the target's, so that keys are compared as
 the target compares them. It is private, rolled back with the transaction, and not in the log.

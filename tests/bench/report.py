@@ -188,13 +188,15 @@ def _scaling(results: Results) -> Line:
     return Line(what, f"{one:,.0f}, {two:,.0f}", NONE, f"{ratio:.2f} x", "no slower", met)
 
 
-def _alone(results: Results, path: str, what: str) -> Line:
-    """A line of rows per second that no peer stands beside."""
+def _alone(results: Results, path: str, what: str) -> list[Line]:
+    """A line of rows per second that no peer stands beside; none where nothing was measured."""
     found = results.paths.get(path)
-    if found is None or found.failed:
-        return Line(what, "failed" if found else NONE)
+    if found is None:
+        return []
+    if found.failed:
+        return [Line(what, "failed")]
     ours, limit = (_median(found.of(side), "rate") for side in ("tailrace", "limit"))
-    return Line(what, f"{ours:,.0f}", limit=f"{limit:,.0f}")
+    return [Line(what, f"{ours:,.0f}", limit=f"{limit:,.0f}")]
 
 
 def _idle(results: Results) -> Line:
@@ -215,7 +217,8 @@ def lines(results: Results) -> list[Line]:
         _rate(results, "stream", "the same, plain Python executor", Bar(1.3, 2), "plain"),
         _rate(results, "snapshot", "table → topic, rows/s", Bar(12, 18)),
         _rate(results, "sink", "topic → table, upsert, rows/s", Bar(5, 6)),
-        _alone(results, "sqlite", "topic → SQLite file, upsert, rows/s"),
+        *_alone(results, "sqlite", "topic → SQLite file, upsert, rows/s"),
+        *_alone(results, "mariadb", "topic → MariaDB table, upsert, rows/s"),
         *_latency(results),
         _memory(results, "source worker under full load, MB", ("stream", "snapshot")),
         _memory(results, "sink worker under full load, MB", ("sink",)),

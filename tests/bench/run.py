@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from bench import embedded, machine, pace, paths, peers
+from bench import embedded, machine, mariadb, pace, paths, peers
 from bench.measure import Measured
 from bench.paths import Bench
 from bench.report import PathResult, Results, load, show, write
@@ -50,6 +50,7 @@ ROUTES: dict[str, Route] = {
     "snapshot": Route(paths.snapshot, "source", paths.warm_snapshot),
     "scaling": Route(paths.scaling),
     "sqlite": Route(embedded.sqlite),
+    "mariadb": Route(mariadb.mariadb),
     "latency": Route(pace.latency),
     "idle": Route(pace.idle),
 }
@@ -66,7 +67,7 @@ def measure(bench: Bench, name: str, runs: int) -> PathResult:
     )
     began = time.monotonic()
     try:
-        if name in ("sink", "sqlite") and bench.filled is None:
+        if name in ("sink", "sqlite", "mariadb") and bench.filled is None:
             paths.fill_topics(bench)
         with bench.connect(route.plugin) as connect:
             route.prepare(bench, connect)
@@ -125,7 +126,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     asked = parser.parse_args(given)
     if asked.smoke:
         asked.rows, asked.runs, asked.peers, asked.out = 3000, 1, False, SMOKE
-        asked.paths = "stream,sink,snapshot,sqlite"
+        asked.paths = "stream,sink,snapshot,sqlite,mariadb"
     asked.paths = asked.paths.split(",")
     if unknown := set(asked.paths) - set(ROUTES):
         parser.error(f"there is no path {', '.join(sorted(unknown))}")

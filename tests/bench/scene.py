@@ -100,7 +100,7 @@ class Scene:
     def pipeline(self, source: str, target: str | Path = "", **options: object) -> Pipeline:
         """Write a pipeline file; options: `name`, `snapshot`, `partitions`, `workers`.
 
-        `target` is the URL of a database, or the path of a SQLite file.
+        `target` is the URL of a Postgres or MariaDB database, or the path of a SQLite file.
         """
         name = str(options.pop("name", "")) or self.name("ours")
         file = self.folder / f"{self.name('pipeline')}.yaml"
@@ -109,6 +109,8 @@ class Scene:
         place = f'type: postgres, url: "{target or source}", workers: {workers}'
         if isinstance(target, Path):
             place = f'type: sqlite, path: "{target}"'
+        elif target.startswith("mariadb:"):
+            place = f'type: mariadb, url: "{target}"'
         text = CONFIG.format(
             name=name,
             kafka=self.stack.kafka.bootstrap,

@@ -31,13 +31,14 @@ def test_the_bench_runs_every_rate_and_prints_a_table(
     run(servers, asked, Console(file=printed, width=150))
     kept = load(asked.out)
     failures = {name: path.failed for name, path in kept.paths.items()}
-    assert failures == {"stream": "", "sink": "", "snapshot": "", "sqlite": ""}
+    assert failures == dict.fromkeys(("stream", "sink", "snapshot", "sqlite", "mariadb"), "")
     sides = {(one.path, one.side) for path in kept.paths.values() for one in path.runs}
     assert sides == {
         ("stream", "tailrace"), ("stream", "plain"), ("stream", "limit"),
         ("sink", "tailrace"), ("sink", "limit"), ("sink", "consume"),
         ("snapshot", "tailrace"), ("snapshot", "limit"),
         ("sqlite", "tailrace"), ("sqlite", "limit"),
+        ("mariadb", "tailrace"), ("mariadb", "limit"),
     }  # fmt: skip
     assert "log → topic, rows/s" in printed.getvalue()
     assert "no peer ran" in printed.getvalue()
