@@ -330,7 +330,8 @@ def _keeps(column: Column, there: ExistingColumn) -> bool:
         return False
     if logical == "decimal" and there.family == "decimal":
         return there.scale >= column.type.scale
-    return there.family not in _FRACTIONS.get(logical, ()) or there.scale == _FRACTION
+    cuts = there.family in _FRACTIONS.get(logical, ()) and there.scale < _FRACTION
+    return not cuts or column.type.native == f"mariadb {there.type}"  # nothing is there to be cut
 
 
 def _refuse_key(schema: TableSchema, existing: Existing) -> None:

@@ -21,7 +21,9 @@ the target compares them. It is private, rolled back with the transaction, and n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+import pymysql
 
 from cdc.connections.mariadb import Connection, quoted
 from cdc.errors import DataError
@@ -29,9 +31,10 @@ from schemas.change import ABSENT, Cell
 from schemas.table import TableSchema
 from sinks.mariadb.catalog import Existing
 from sinks.mariadb.forms import FORMS, NULL, Literal, literal
+from sinks.mariadb.refused import is_of_a_value, refused_rows
 from sinks.refusals import unmatched, unmoved
 from sinks.sql import cells_of
-from sinks.target import Mapped
+from sinks.target import Mapped, RowsRefused
 
 __all__ = ["Table"]
 
@@ -41,6 +44,8 @@ _DELETE, _WHOLE, _FIRST_PATTERN = 0, 1, 2
 """`kind` of a staged row: a key to delete, a whole row, from 2 a pattern of absent columns."""
 _STATEMENT_BYTES = 256 * 1024
 """Rows are sent in statements of about this size."""
+_MARGIN_BYTES = 16 * 1024
+"""Left free in the largest statement: for names, where the packet is told, and the protocol."""
 _OTHERWISE = re.compile(rb"\\[fv]")
 """Escapes of COPY that MariaDB reads otherwise, or what looks like one."""
 
@@ -124,7 +129,8 @@ class Table:
     def write(self, connection: Connection, mapped: Mapped) -> None:
         """Merge whole rows, then update those that carry some columns only.
 
-        Raises `errors.DataError` when a row to be updated in part is not there (R6).
+        Raises `errors.DataError` when a row to be updated in part is not there (R6), and
+        `RowsRefused` with all whole rows that have a value their column cannot hold.
         """
         whole: list[Row] = []
         partial: dict[tuple[int, ...], list[Row]] = {}
@@ -133,8 +139,13 @@ class Table:
                 partial.setdefault(_absent(row), []).append(row)
             else:
                 whole.append(row)
-        self._put_whole(connection, map(self._of_line, mapped.lines))
-        self._put_whole(connection, map(self._of_row, whole))
+        try:
+            self._put_whole(connection, map(self._of_line, mapped.lines))
+            self._put_whole(connection, map(self._of_row, whole))
+        except pymysql.Error as error:
+            if is_of_a_value(error):
+                self._name_refused(connection, [*map(cells_of, mapped.lines), *whole])
+            raise
         if mapped.moves or not self._is_direct:
             self._merge(connection)
         for kind, (absent, rows) in enumerate(partial.items(), _FIRST_PATTERN):
@@ -142,6 +153,19 @@ class Table:
         if self._staged:
             connection.query(f"DELETE FROM {self._stage}")
             self._staged = False
+
+    def _name_refused(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Raise `RowsRefused` for those of `rows` whose values do not fit, if there are any."""
+        literals = (b"(" + b",".join(self._literals(row)) + b")" for row in rows)
+        names = [column.name for column in self.schema.columns]
+        found = refused_rows(connection, self._stage, self._chunks(literals, 0), names)
+        places = self._key or range(len(names))
+        refused = {
+            (self.schema.table, tuple(rows[number][n] for n in places)): reason
+            for number, reason in found.items()
+        }
+        if refused:
+            raise RowsRefused(refused)
 
     def _update(
         self, connection: Connection, kind: int, absent: Sequence[int], rows: Sequence[Row]
@@ -247,13 +271,18 @@ class Table:
     def _send(self, connection: Connection, head: str, rows: Iterable[bytes], tail: str) -> None:
         """Send rows in as few statements as fit."""
         first, last = head.encode(), tail.encode()
-        room = self._packet - len(first) - len(last) - 64
+        for chunk in self._chunks(rows, len(first) + len(last)):
+            connection.query(first + b",".join(chunk) + last)
+
+    def _chunks(self, rows: Iterable[bytes], beside: int) -> Iterator[list[bytes]]:
+        """Yield rows that fit into a statement, with what is said `beside` them (bytes)."""
+        room = self._packet - beside - _MARGIN_BYTES
         most = min(room, _STATEMENT_BYTES)
         chunk: list[bytes] = []
         size = 0
         for row in rows:
             if chunk and size + len(row) > most:
-                connection.query(first + b",".join(chunk) + last)
+                yield chunk
                 chunk, size = [], 0
             if len(row) > room:
                 raise DataError(
@@ -263,7 +292,7 @@ class Table:
             chunk.append(row)
             size += len(row) + 1
         if chunk:
-            connection.query(first + b",".join(chunk) + last)
+            yield chunk
 
     def _on_duplicate(self) -> str:
         if not self._key:

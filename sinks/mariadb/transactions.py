@@ -32,6 +32,7 @@ SETTINGS: Mapping[str, str | int] = {
     "foreign_key_checks": 1,
     "unique_checks": 1,
     "check_constraint_checks": 1,
+    "max_error_count": 65535,  # warnings kept: one for each refused value of a statement
 }
 
 _DATA_CLASSES = ("22", "23", "45")

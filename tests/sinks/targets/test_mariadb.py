@@ -296,6 +296,7 @@ KEPT = [
     ("int64", "bigint"), ("int64", "decimal(20,0)"), ("date", "date"),
     ("float32", "float"), ("string", "varchar(3)"), ("timestamptz", "timestamp(6) NULL"),
     ("bytes", "varbinary(9)"), ("json", "json"), ("decimal", "decimal(20,5)"), ("uuid", "char(36)"),
+    ("timestamp", "datetime"), ("time", "time(3)"),
     ("text", "decimal(65,30)"), ("enum", "enum('a','b')"),
 ]  # fmt: skip
 CHANGED = [
@@ -309,7 +310,7 @@ def test_a_column_that_keeps_the_values_is_left_as_it_is(maria_place: Place) -> 
     target = maria_place.open()
     for number, (kind, there) in enumerate(KEPT):
         maria_place.query(f"CREATE TABLE kept{number} (id bigint PRIMARY KEY, v {there})")
-        column = Column("v", Type(kind, "", 12, 2))
+        column = Column("v", Type(kind, f"mariadb {there}", 12, 2))
         target.prepare(table_of(ID, column, name=f"kept{number}"))
 
 

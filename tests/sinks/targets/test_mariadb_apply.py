@@ -21,13 +21,13 @@ from cdc.errors import (
     TopicChanged,
 )
 from cdc.local import LocalMariaDB
-from fix_mariadb import CONTEXT, Place
+from fix_mariadb import Place
 from fix_pipeline import wait_until
 from fix_sqlite import writes
 from schemas.change import ABSENT
 from schemas.table import Column, TableId, TableSchema, Type
 from sinks.mariadb import reservation, transactions
-from sinks.target import Mapped, Step
+from sinks.target import Mapped, RowsRefused, Step
 from sinks.targets import mariadb as target_module
 from sinks.testing import EMPTIED, ITEMS, PLACE, span, upsert
 
@@ -236,6 +236,41 @@ def test_a_unique_value_is_handed_over_inside_a_step(maria_place: Place) -> None
     assert maria_place.query(named) == [("free",), ("ann",), ("bob",)]
 
 
+@pytest.mark.parametrize("others", ["", ", UNIQUE (price)"])
+def test_all_rows_with_values_that_do_not_fit_are_named_at_once(
+    maria_place: Place, others: str
+) -> None:
+    maria_place.query(
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.items (id bigint PRIMARY KEY, name varchar(3) NOT NULL, "
+        f"price decimal(12,2){others})",
+    )
+    target = maria_place.open(ITEMS)
+    lines = [b"%d\t%s\t%d.50" % (n, b"long" if n % 100 == 7 else b"fit", n) for n in range(9000)]
+    odd = [(b"9001", b"fit", b"NaN"), (b"9002", b"it's", b"1"), (b"9003", b"fit", None)]
+    mapped = Mapped(ITEMS, [*odd], [], lines=lines)
+    with pytest.raises(RowsRefused) as caught:
+        target.apply([[mapped]], [span(None, 1)])
+    named = {int(key[0] or b""): reason for (_, key), reason in caught.value.rows.items()}
+    assert named.keys() == {*range(7, 9000, 100), 9001, 9002}
+    assert (named[7], named[9002]) == ("Data too long for column name",) * 2
+    assert named[9001] == "Incorrect decimal value: 'NaN' for column price"
+    good = [line for line in lines if b"long" not in line]
+    target.apply([[Mapped(ITEMS, [odd[2]], [], lines=good)]], [span(None, 1)])
+    assert maria_place.query(COUNT) == [(8911,)]
+
+
+def test_a_row_that_a_constraint_refuses_is_not_named(maria_place: Place) -> None:
+    maria_place.query(
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.items (id bigint PRIMARY KEY, name text NOT NULL, price decimal(12,2))",
+    )
+    target = maria_place.open(ITEMS)
+    with pytest.raises(DataError, match="cannot be null") as caught:
+        target.apply(upsert(ONE, (b"2", None, None)), [span(None, 1)])
+    assert not isinstance(caught.value, RowsRefused)
+
+
 def test_a_refusal_of_a_trigger_is_a_refusal_of_the_row(maria_place: Place) -> None:
     maria_place.query(
         *AUDIT[:2],
@@ -349,25 +384,3 @@ def test_a_cursor_of_a_newer_version_or_of_another_topic_is_refused(maria_place:
     maria_place.query("UPDATE tailrace_cursors SET version = 99")
     with pytest.raises(StateError, match="newer version"):
         target.cursors([PLACE])
-
-
-def test_two_sinks_may_share_a_database(maria_place: Place) -> None:
-    other = target_module.create(msgspec.structs.replace(CONTEXT, name="other"), maria_place.config)
-    maria_place.opened.append(other)
-    other.open()
-    maria_place.open().apply([], [span(None, 5)])
-    other.apply([], [span(None, 3)])
-    assert other.cursors([PLACE]) == {PLACE: span(None, 3).end}
-
-
-def test_dropping_a_sink_forgets_its_cursors_alone(mariadb: LocalMariaDB, fresh: str) -> None:
-    place = Place(mariadb, fresh, workers=2)
-    assert list(target_module.drop(CONTEXT, place.config, dry_run=False)) == []
-    target = place.open(ITEMS)
-    target.apply(upsert(ONE), [span(None, 5)])
-    assert len(list(target_module.drop(CONTEXT, place.config, dry_run=True))) == 1
-    assert target.cursors([PLACE])[PLACE] is not None
-    assert len(list(target_module.drop(CONTEXT, place.config, dry_run=False))) == 1
-    assert target.cursors([PLACE]) == {PLACE: None}
-    assert place.rows(ITEMS.table) == [ONE]
-    place.close()
