@@ -23,14 +23,14 @@ from typing import Any, Self
 
 import pymysql
 
-from cdc.local.cache import is_made, made_once
+from cdc.local.cache import made_once
 from cdc.local.errors import LocalStackError
 from cdc.local.fetch import fetch
 from cdc.local.home import Home
-from cdc.local.parts import Part, mariadb_part
+from cdc.local.parts import mariadb_part
 from cdc.local.process import Command, Server, environment, free_port, run_once
 
-__all__ = ["LocalMariaDB", "missing_parts", "refuse_missing_library"]
+__all__ = ["LocalMariaDB", "refuse_missing_library"]
 
 Setting = str | int | bool
 DEADLINE_S = 60.0
@@ -205,7 +205,7 @@ class LocalMariaDB:
 
     def _binaries(self, home: Path) -> Path:
         """The unpacked binaries; a copy where the server's user can reach it."""
-        tree = made_once(_folder(), _unpack)
+        tree = made_once(f"mariadb-{mariadb_part().version}", _unpack)
         if not self._home.handed:
             return tree
         copy = home / "binaries"
@@ -285,15 +285,6 @@ def _system_tables(share: Path, password: str) -> str:
             "",
         ]
     )
-
-
-def _folder() -> str:
-    return f"mariadb-{mariadb_part().version}"
-
-
-def missing_parts() -> list[Part]:
-    """What has to be fetched before a server can start."""
-    return [] if is_made(_folder()) else [mariadb_part()]
 
 
 def _unpack(folder: Path) -> None:

@@ -17,6 +17,7 @@ from cdc.local import LocalMariaDB
 from cdc.local.process import free_port
 from fix_mariadb import CONTEXT, Place
 from fix_tls import Authority
+from schemas.table import TableId, TableSchema
 from sinks.mariadb import preflight
 from sinks.targets import mariadb as target_module
 from sinks.testing import ITEMS, PLACE, span, upsert
@@ -147,7 +148,7 @@ def as_user(place: Place, *grants: str) -> None:
     place.config = place.config.model_validate({**place.config.model_dump(), **values})
 
 
-PUBLIC = ITEMS.__class__(ITEMS.table.__class__("public", "items"), ITEMS.columns, ITEMS.key)
+PUBLIC = TableSchema(TableId("public", "items"), ITEMS.columns, ITEMS.key)
 
 
 def test_every_finding_of_a_user_without_rights_is_repaired_by_what_it_says(
