@@ -110,7 +110,10 @@ class Capture:
         return Context("test", self.name)
 
     def open(self) -> Source:
-        source = create(self.context(), self.config())
+        return self.opened(create(self.context(), self.config()))
+
+    def opened(self, source: Source) -> Source:
+        """Open `source` behind what was committed last."""
         self.source = source
         stored = [Progress(key, value) for key, value in self.progress.items()]
         source.open(self.position, stored)

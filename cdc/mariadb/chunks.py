@@ -1,0 +1,243 @@
+"""Reading tables in pieces, each in a snapshot whose place in the log is known.
+
+START TRANSACTION WITH CONSISTENT SNAPSHOT takes InnoDB's view and the binary log's position as one:
+what commits before `Binlog_snapshot_position` is in the view and nothing else is.
+
+Source: MariaDB documentation, "START TRANSACTION", "Enhancements for START TRANSACTION WITH
+CONSISTENT SNAPSHOT".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import msgspec
+import pymysql
+from pymysql.cursors import SSCursor
+
+from cdc.connections.mariadb import code_of
+from cdc.decode.mysqltypes import MysqlColumn, selected, text
+from cdc.errors import ConfigError, PreflightFailed, SourceUnavailable
+from cdc.mariadb.catalog import TableFacts, log_end
+from cdc.mariadb.connection import Connection, Login, connect, quoted, whole_guard
+from cdc.mariadb.position import Place
+from schemas.forms import copy_line
+from schemas.table import TableSchema
+
+__all__ = ["Chunk", "ChunkReader", "ConditionRefused", "Limits", "Slice", "TableBusy", "order_of"]
+
+Row = tuple[bytes | None, ...]
+
+_ORDERED = {
+    *("tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "year"),
+    *("date", "datetime", "timestamp", "char", "varchar", "binary", "varbinary", "uuid"),
+}
+"""Types whose order is that of their comparison with a literal; not ENUM, BIT, FLOAT."""
+
+_NUMBERS = {"tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "year"}
+_BUSY = {1054, 1146, 1205, 1213, 1412}
+"""Column or table gone, lock waits, a definition that has changed: look again."""
+
+
+class ConditionRefused(ConfigError):
+    """The operator's condition on a backfill is no SQL the server takes."""
+
+
+class TableBusy(SourceUnavailable):
+    """Somebody locks or changes the table just now; it is read later."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How much one chunk may hold: rows, and about how many bytes."""
+
+    rows: int
+    size: int
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """What to read of a table; `order` are key columns, none for a table without a usable key."""
+
+    schema: TableSchema
+    columns: tuple[MysqlColumn, ...]
+    order: tuple[str, ...]
+    where: str = ""
+
+
+class Chunk(msgspec.Struct):
+    """Rows as COPY lines, and the place of the log they are as of; `last` ends the table."""
+
+    lines: list[bytes]
+    place: Place
+    last: bool
+    after: tuple[str, ...] | None
+
+
+def order_of(facts: TableFacts, schema: TableSchema) -> tuple[str, ...]:
+    """Return the columns chunks follow: the primary key where it is the key and has an order."""
+    kinds = {found.column.name: found.column.kind for found in facts.columns}
+    usable = all(kinds[name] in _ORDERED for name in facts.primary_key)
+    same = set(facts.primary_key) == set(schema.key)
+    return facts.primary_key if usable and same else ()
+
+
+class ChunkReader:
+    """One connection that reads; made at the first chunk, closed when all is read."""
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
+        self._connection: Connection | None = None
+
+    def close(self) -> None:
+        """Let go of the connection; the next read makes another one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, made when there is none."""
+        if self._connection is None:
+            self._connection = connect(self._login)
+        return self._connection
+
+    def read(self, what: Slice, after: tuple[str, ...] | None, limits: Limits) -> Chunk:
+        """Read the rows that follow the key `after`, at most `limits`.
+
+        Raises `TableBusy`, `ConditionRefused`, `errors.Unavailable` or `errors.Stop`.
+        """
+        lines: list[bytes] = []
+        size, behind, cut = 0, after, False
+        with self._reading(what):
+            place = self._begin()
+            query = _query(self.connection, what, after, limits.rows)
+            with closing(self._select(what, query)) as found:
+                for row, line in found:
+                    lines.append(line)
+                    size += len(line)
+                    if size >= limits.size or len(lines) >= limits.rows:
+                        behind, cut = _key_texts(what, row), True
+                        break
+            self._end()
+        return Chunk(lines, place, last=not cut, after=behind)
+
+    def all_rows(self, what: Slice, limits: Limits) -> Iterator[Chunk]:
+        """Read a table in one snapshot; the first piece is empty, the last one has `last`."""
+        lines: list[bytes] = []
+        size = 0
+        with self._reading(what):
+            place = self._begin()
+            query = _query(self.connection, what, None, None)
+            with closing(self._select(what, query)) as found:
+                yield Chunk([], place, last=False, after=None)
+                for _, line in found:
+                    lines.append(line)
+                    size += len(line)
+                    if len(lines) >= limits.rows or size >= limits.size:
+                        yield Chunk(lines, place, last=False, after=None)
+                        lines, size = [], 0
+            self._end()
+        yield Chunk(lines, place, last=True, after=None)
+
+    def _begin(self) -> Place:
+        self.connection.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+        return log_end(self.connection)
+
+    def _end(self) -> None:
+        """Let go of the snapshot; a result that was not read to its end goes with everything."""
+        if self._connection is not None:
+            self._connection.query("ROLLBACK")
+
+    def _select(self, what: Slice, query: str) -> Generator[tuple[Row, bytes], None, None]:
+        """Yield each row as SELECT gave it, and as a COPY line."""
+        texts = [text(column) for column in what.columns]
+        cursor = SSCursor(self.connection)
+        done = False
+        try:
+            cursor.execute(query)
+            for row in iter(cursor.fetchone, None):
+                cells = [
+                    cell if cell is None or make is None else make(cell)
+                    for cell, make in zip(row, texts, strict=True)
+                ]
+                yield row, copy_line(cells)[:-1]
+            done = True
+        finally:
+            if not done:
+                self.close()
+
+    @contextmanager
+    def _reading(self, what: Slice) -> Iterator[None]:
+        """Turn what can go wrong while a table is read into our errors."""
+        try:
+            with whole_guard(self._login), self._naming(what):
+                yield
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def _naming(self, what: Slice) -> Iterator[None]:
+        try:
+            yield
+        except pymysql.Error as error:
+            told = f"{what.schema.table} cannot be read: {error.args[-1]} ({code_of(error)})"
+            if code_of(error) in _BUSY and not what.where:
+                raise TableBusy(told) from error
+            if code_of(error) in (1142, 1143, 1044):
+                hint = f"GRANT SELECT ON {quoted(what.schema.table.schema)}.* TO …;"
+                raise PreflightFailed(told, hint=hint) from error
+            if what.where and code_of(error) in range(1000, 2000):
+                raise ConditionRefused(told) from error
+            raise
+
+
+def _query(
+    connection: Connection, what: Slice, after: tuple[str, ...] | None, rows: int | None
+) -> str:
+    columns = ", ".join(selected(column, quoted(column.name)) for column in what.columns)
+    table = what.schema.table
+    conditions = [f"({what.where})"] if what.where else []
+    if after is not None:
+        kinds = {column.name: column.kind for column in what.columns}
+        values = [
+            _literal(connection, kinds[name], value)
+            for name, value in zip(what.order, after, strict=True)
+        ]
+        conditions.append(_behind([quoted(name) for name in what.order], values))
+    query = f"SELECT {columns} FROM {quoted(table.schema, table.name)}"  # noqa: S608 - quoted
+    if conditions:
+        query += " WHERE " + " AND ".join(conditions)
+    if what.order:
+        query += " ORDER BY " + ", ".join(map(quoted, what.order))
+    return query if rows is None else f"{query} LIMIT {rows}"
+
+
+def _behind(names: Sequence[str], values: Sequence[str]) -> str:
+    """Return the condition for rows behind a key, in a form whose first part is a range."""
+    name, value = names[0], values[0]
+    if len(names) == 1:
+        return f"{name} > {value}"
+    inner = _behind(names[1:], values[1:])
+    return f"({name} >= {value} AND ({name} > {value} OR {inner}))"
+
+
+def _literal(connection: Connection, kind: str, value: str) -> str:
+    if kind in _NUMBERS:
+        return value
+    if kind in ("binary", "varbinary"):
+        return f"X'{value}'"
+    return str(connection.escape(value))
+
+
+def _key_texts(what: Slice, row: Row) -> tuple[str, ...] | None:
+    """Return the key of a row as SELECT gave it, bytes in hex; None without an order."""
+    if not what.order:
+        return None
+    cells = {column.name: (column, cell) for column, cell in zip(what.columns, row, strict=True)}
+    return tuple(_key_text(*cells[name]) for name in what.order)
+
+
+def _key_text(column: MysqlColumn, cell: bytes | None) -> str:
+    found = cell or b""
+    return found.hex() if column.kind in ("binary", "varbinary") else found.decode()

@@ -1,0 +1,62 @@
+"""Connections that read: a value of a result is its bytes, or None, as the log's values are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pymysql
+
+from cdc.connections import mariadb
+from cdc.connections.mariadb import Connection, Login, code_of
+from cdc.errors import Stop
+
+__all__ = ["Connection", "Login", "connect", "quoted", "rows", "text", "whole_guard"]
+
+_READING: Mapping[str, str | int] = {"lock_wait_timeout": 3, "tx_isolation": "REPEATABLE-READ"}
+_PASSING = {1158, 1159, 1160, 1161, 1205, 1213, 1969, 3024}
+"""Network, lock waits, a statement that was ended."""
+
+
+def connect(login: Login) -> Connection:
+    """Connect as `cdc.connections.mariadb.connect` does; results are bytes."""
+    connection = mariadb.connect(login, _READING)
+    connection.use_unicode = False
+    connection.decoders = {}
+    return connection
+
+
+def rows(
+    connection: Connection, query: str, arguments: tuple[object, ...] = ()
+) -> list[tuple[bytes | None, ...]]:
+    """Run `query` and return its rows, whose texts are UTF-8. Raises as the driver does."""
+    with connection.cursor() as cursor:
+        cursor.execute(query, arguments or None)
+        return list(cursor.fetchall())
+
+
+def quoted(*names: str) -> str:
+    """Return identifiers, dots between them, as SQL."""
+    return ".".join(map(mariadb.quoted, names))
+
+
+@contextmanager
+def whole_guard(login: Login) -> Iterator[None]:
+    """Turn every error of the driver into ours.
+
+    Raises `login.unavailable` for what passes by itself, `errors.Stop` for the rest.
+    """
+    try:
+        with mariadb.guard(login):
+            yield
+    except pymysql.Error as error:
+        text = f"MariaDB answers: {error.args[-1] if error.args else error} ({code_of(error)})"
+        if code_of(error) in _PASSING:
+            raise login.unavailable(text, hint="the worker tries again") from error
+        raise Stop(text, hint="run `cdc check`; the server's log says more") from error
+
+
+def text(value: Any) -> str:
+    """Return a value of a result as text, NULL as the empty one."""
+    return "" if value is None else bytes(value).decode()

@@ -1,0 +1,141 @@
+"""What every table looked like last, and what a statement that changes tables asks for.
+
+Kept as progress under "table/<name>", so that what happens while nobody reads is noticed. A new
+column or type sends no row events, a table that is renamed into the selection none at all: such a
+table is read again. A table that was dropped or renamed away is not touched at the target until
+there is one of its name again: then it is emptied first.
+
+The catalogue is looked at as it is now, which may be later than the log: reading again what a
+later statement changes once more does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from cdc.mariadb.catalog import Catalog, Selection, TableFacts
+from cdc.mariadb.snapshots import Snapshots
+from cdc.mariadb.statements import Deed, Statement
+from cdc.mariadb.tables import Tables
+from cdc.mariadb.transactions import Transactions
+from cdc.snapshot import Job
+from cdc.source import Progress
+from schemas.change import Change, Op
+from schemas.table import TableId
+
+__all__ = ["History", "Seen"]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A table as last seen: its columns as (name, type). `gone`: dropped or renamed since."""
+
+    table: TableId
+    columns: tuple[tuple[str, str], ...] = ()
+    gone: bool = False
+
+    def progress(self) -> Progress:
+        """Return this as what is stored."""
+        return Progress(f"table/{self.table}", {"version": 1, **msgspec.to_builtins(self)})
+
+
+class History:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        tables: Tables,
+        selection: Selection,
+        snapshots: Snapshots,
+        stored: Iterable[Progress],
+    ) -> None:
+        self._catalog = catalog
+        self._tables = tables
+        self._selection = selection
+        self._snapshots = snapshots
+        self._seen: dict[TableId, Seen] = {}
+        self.reads = True
+        self.progress: list[Progress] = []
+        for item in stored:
+            if item.key.startswith("table/") and item.value is not None:
+                seen = msgspec.convert(item.value, Seen)
+                self._seen[seen.table] = seen
+
+    def begin(self, transactions: Transactions) -> None:
+        """Take in every selected table that is not known yet. Raises `errors.Stop`."""
+        self._look(transactions)
+
+    def altered(self, statement: Statement, transactions: Transactions) -> None:
+        """A statement has changed tables."""
+        self._selection.forget()
+        deed = statement.deed
+        for table in filter(self._selection, statement.tables):
+            if deed is Deed.DROP and table in self._seen:
+                self._remember(msgspec.structs.replace(self._seen[table], gone=True))
+            elif deed is Deed.CREATE or deed is Deed.REPLACE:
+                self._made(table, transactions, replaced=deed is Deed.REPLACE)
+            elif deed is Deed.EMPTY:
+                self._empty(table, transactions)
+                self._read(Job(table, attempt=1))
+            elif deed is Deed.ALTER:
+                self._changed(table)
+        if deed in (Deed.DROP, Deed.DDL):
+            self._look(transactions)
+
+    def backfill(self, name: str, where: str) -> None:
+        """Read the table called `name` again, or the rows of it that `where` selects."""
+        found = [facts for facts in self._selection.tables() if str(facts.table) == name]
+        if found:
+            self._snapshots.jobs.add(Job(found[0].table, where=where, attempt=1))
+        else:
+            self._snapshots.refused = f"backfill: {name} is no table of this source"
+
+    def _look(self, transactions: Transactions) -> None:
+        """Read selected tables that are there and were not, or not under that name."""
+        for facts in self._selection.tables():
+            seen = self._seen.get(facts.table)
+            if seen is not None and not seen.gone:
+                continue
+            if seen is not None:
+                self._empty(facts.table, transactions)
+            self._enter(self._catalog.described(facts))
+            self._read(Job(facts.table, estimate=facts.rows, attempt=0 if seen is None else 1))
+
+    def _made(self, table: TableId, transactions: Transactions, *, replaced: bool) -> None:
+        """A table was made: all its rows are in the log, those of one before it are not."""
+        seen = self._seen.get(table)
+        if seen is not None and (seen.gone or replaced):
+            self._empty(table, transactions)
+        facts = self._catalog.find(table)
+        if facts is not None:
+            self._enter(facts)
+
+    def _changed(self, table: TableId) -> None:
+        """Read a table again that has a column or a type it had not."""
+        facts, seen = self._catalog.find(table), self._seen.get(table)
+        if facts is None:
+            return
+        before = set(seen.columns) if seen else set()
+        if not set(self._enter(facts).columns) <= before:
+            self._read(Job(table, estimate=facts.rows, attempt=1))
+
+    def _enter(self, facts: TableFacts) -> Seen:
+        schema = self._tables.described(facts)
+        columns = tuple((column.name, column.type.native) for column in schema.columns)
+        seen = Seen(facts.table, columns)
+        if self._seen.get(facts.table) != seen:
+            self._remember(seen)
+        return seen
+
+    def _remember(self, seen: Seen) -> None:
+        self._seen[seen.table] = seen
+        self.progress.append(seen.progress())
+
+    def _empty(self, table: TableId, transactions: Transactions) -> None:
+        transactions.insert(self._tables.schema(table), [Change(Op.TRUNCATE)], "changes")
+
+    def _read(self, job: Job) -> None:
+        if self.reads:
+            self._snapshots.jobs.add(job)

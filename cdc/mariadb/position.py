@@ -1,0 +1,95 @@
+"""Where a MariaDB source stands: transactions by their global id, and the place in the log."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Self
+
+import msgspec
+
+from cdc.decode.gtid import Domains
+from cdc.errors import StateError
+from schemas.change import Stamp
+
+__all__ = ["Place", "Position"]
+
+_VERSION = 1
+_KIND = "mariadb"
+
+
+class Place(NamedTuple):
+    """An offset in a file of the binary log; files are counted in their names' last part."""
+
+    file: str
+    offset: int
+
+    def covers(self, other: Place) -> bool:
+        """Tell whether everything before `other` lies before this place."""
+        return (_count(self.file), self.offset) >= (_count(other.file), other.offset)
+
+
+def _count(file: str) -> int:
+    tail = file.rpartition(".")[2]
+    return int(tail) if tail.isdigit() else 0
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Transactions 1 to `complete` were delivered whole, and `ordinal` rows of number `commit`.
+
+    Transactions are counted from the source's first start on, in the order of the log: the count
+    is their stamp (R1), because a place in the log says nothing on another server, and global ids
+    are ordered within their domain alone. `gtid` is the position behind number `complete`; the
+    log of server `server` had come to `offset` of `file` then.
+    """
+
+    incarnation: int
+    gtid: str
+    server: int
+    file: str
+    offset: int
+    commit: int = 0
+    ordinal: int = 0
+    complete: int = 0
+    kind: str = _KIND
+
+    def encode(self) -> dict[str, Any]:
+        """Return a JSON object with `"version": 1`."""
+        return {"version": _VERSION, **msgspec.to_builtins(self)}
+
+    @classmethod
+    def decode(cls, value: dict[str, Any]) -> Self:
+        """Return what `encode` was given. Raises `errors.StateError` for anything else."""
+        version = value.get("version")
+        if version != _VERSION:
+            raise StateError(
+                f"the stored position has version {version}, this program reads {_VERSION}",
+                hint="upgrade the worker, or look at it with `cdc position show`",
+            )
+        fields = {name: part for name, part in value.items() if name != "version"}
+        try:
+            found = msgspec.convert(fields, cls)
+            Domains.parse(found.gtid)
+        except (msgspec.ValidationError, ValueError) as error:
+            raise StateError(
+                f"the stored position is not one of a MariaDB source: {error}",
+                hint="look at it with `cdc position show`, replace it with `cdc position set`",
+            ) from error
+        return found
+
+    def covers(self, other: Self) -> bool:
+        """Tell whether everything up to `other` lies at or before this position."""
+        mine = (self.incarnation, self.commit, self.ordinal)
+        further = mine >= (other.incarnation, other.commit, other.ordinal)
+        return further and self.complete >= other.complete
+
+    @property
+    def place(self) -> Place:
+        """Where the log stood."""
+        return Place(self.file, self.offset)
+
+    @property
+    def boundary(self) -> Stamp:
+        """The newest stamp at or before which every transaction is complete (R12).
+
+        Rows of a snapshot follow their transaction, so all its ordinals lie before it.
+        """
+        return Stamp(self.incarnation, self.complete)

@@ -1,0 +1,155 @@
+"""`cdc check` of a MariaDB source: every precondition, one by one, with the SQL that repairs it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+from cdc.connections.mariadb import address
+from cdc.connector import Finding
+from cdc.errors import CdcError, ConfigError, PreflightFailed, SourceUnavailable, UnknownEvent
+from cdc.mariadb.catalog import Catalog, Selection, TableFacts
+from cdc.mariadb.chunks import order_of
+from cdc.mariadb.connection import Login, connect, quoted
+from cdc.mariadb.dump import Dump
+from cdc.mariadb.opening import WANTED
+from cdc.mariadb.settings import Settings
+from cdc.mariadb.tables import Tables
+
+__all__ = ["findings"]
+
+_ANSWER_S = 5.0
+_DAY_S = 86_400
+
+_CASCADES = """
+SELECT CONSTRAINT_NAME, UPDATE_RULE, DELETE_RULE
+FROM information_schema.REFERENTIAL_CONSTRAINTS
+WHERE CONSTRAINT_SCHEMA = %s AND TABLE_NAME = %s
+AND (UPDATE_RULE IN ('CASCADE', 'SET NULL') OR DELETE_RULE IN ('CASCADE', 'SET NULL'))
+"""
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """Yield what was looked at and how it stands; "fail" for what `open` would refuse."""
+    login = Login(settings.url, settings.application)
+    try:
+        connection = connect(login)
+    except ConfigError as error:
+        yield Finding("fail", "connection", str(error), error.hint)
+        return
+    except SourceUnavailable as error:
+        yield Finding("fail", "connection", str(error), error.hint)
+        return
+    with closing(connection):
+        catalog = Catalog(connection, login)
+        version = catalog.value("SELECT VERSION()")
+        if "MariaDB" not in version:
+            told = f"{version} is MySQL, whose log this version does not read"
+            yield Finding("fail", "server", told, "point `url` at a MariaDB server")
+            return
+        yield Finding("ok", "server", version)
+        yield from _log(catalog)
+        yield _dump(settings, login, catalog)
+        yield from _tables(settings, catalog)
+
+
+def _log(catalog: Catalog) -> Iterator[Finding]:
+    """Look at what the log has, and for how long."""
+    if catalog.variable("log_bin") != "1":
+        repair = "put log_bin = binlog under [mariadbd] into the server's options, and restart it"
+        yield Finding("fail", "log_bin", "the server writes no binary log", repair)
+        return
+    yield Finding("ok", "log_bin", "ON")
+    for name, (wanted, repair) in WANTED.items():
+        found = catalog.variable(name)
+        yield Finding(
+            "ok" if found == wanted else "fail", name, found, "" if found == wanted else repair
+        )
+    yield _retention(catalog)
+    strict = catalog.variable("gtid_strict_mode") == "1"
+    yield Finding(
+        "ok" if strict else "warn",
+        "gtid_strict_mode",
+        "ON" if strict else "OFF: ids may come out of order, which stops the source",
+        "" if strict else "SET GLOBAL gtid_strict_mode = ON;",
+    )
+
+
+def _retention(catalog: Catalog) -> Finding:
+    seconds = int(float(catalog.variable("binlog_expire_logs_seconds") or 0))
+    repair = f"SET GLOBAL binlog_expire_logs_seconds = {3 * _DAY_S};"
+    if not seconds:
+        return Finding("ok", "retention", "the log is kept until it is purged by hand")
+    if seconds < _DAY_S:
+        told = f"the log is kept {seconds} s: a source that is away longer must begin anew"
+        return Finding("warn", "retention", told, repair)
+    return Finding("ok", "retention", f"the log is kept {seconds // 3600} h")
+
+
+def _dump(settings: Settings, login: Login, catalog: Catalog) -> Finding:
+    """Ask for the log, under an id that nobody has."""
+    user = address(login).user
+    repair = f"GRANT REPLICATION SLAVE, BINLOG MONITOR ON *.* TO {quoted(user)}@'%';"
+    try:
+        with closing(Dump(login)) as dump:
+            gtid = catalog.variable("gtid_binlog_pos")
+            dump.start(gtid, (3 << 30) + secrets.randbelow(1 << 30), settings.heartbeat)
+            deadline = time.monotonic() + _ANSWER_S
+            while time.monotonic() < deadline:
+                if dump.pull(1, 1):
+                    return Finding("ok", "log", "it can be read")
+                dump.wait(0.1)
+    except PreflightFailed as error:
+        return Finding("fail", "log", str(error), repair)
+    except CdcError as error:
+        return Finding("fail", "log", str(error), error.hint or repair)
+    return Finding("fail", "log", f"the server sent nothing within {_ANSWER_S:.0f} s", repair)
+
+
+def _tables(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+    selection = Selection(catalog, settings.tables)
+    tables = Tables(catalog, selection, settings.keys)
+    found = selection.tables()
+    if not found:
+        globs = ", ".join(settings.tables)
+        repair = f"GRANT SELECT ON … TO {quoted(address(catalog.login).user)}@'%';"
+        yield Finding("warn", "tables", f"{globs} select nothing this user may see", repair)
+    for facts in found:
+        yield from _table(catalog, tables, catalog.described(facts))
+
+
+def _table(catalog: Catalog, tables: Tables, facts: TableFacts) -> Iterator[Finding]:
+    subject = str(facts.table)
+    name = quoted(facts.table.schema, facts.table.name)
+    leave_out = f'tables: ["!{facts.table}"]'
+    try:
+        schema = tables.described(facts)
+        catalog.rows(f"SELECT 1 FROM {name} LIMIT 0")  # noqa: S608 - quoted
+    except UnknownEvent as error:
+        yield Finding("fail", subject, str(error), leave_out)
+        return
+    except CdcError as error:
+        user = quoted(address(catalog.login).user)
+        yield Finding("fail", subject, str(error), f"GRANT SELECT ON {name} TO {user}@'%';")
+        return
+    if not facts.transactional:
+        told = f"{facts.engine} has no transactions: a snapshot may be ahead of the log"
+        yield Finding("warn", subject, told, f"ALTER TABLE {name} ENGINE = InnoDB;")
+    for constraint, update, delete in catalog.rows(
+        _CASCADES, (facts.table.schema, facts.table.name)
+    ):
+        told = f"{constraint} (ON UPDATE {update}, ON DELETE {delete}) changes rows unlogged"
+        repair = (
+            f"do it in the application: ALTER TABLE {name} DROP FOREIGN KEY {quoted(constraint)};"
+        )
+        yield Finding("warn", subject, told, repair)
+    if not schema.key:
+        repair = f"ALTER TABLE {name} ADD PRIMARY KEY (…);"
+        yield Finding("warn", subject, "it has no key: null keys, one partition", repair)
+    elif not order_of(facts, schema):
+        told = "its key cannot be followed: a snapshot reads it whole, the stream waits meanwhile"
+        yield Finding("warn", subject, told)
+    else:
+        yield Finding("ok", subject, f"key {', '.join(schema.key)}")

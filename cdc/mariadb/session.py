@@ -1,0 +1,172 @@
+"""One life of a MariaDB source: from `open` to `close`, as `cdc.source.Source` promises.
+
+    position ─▶ Dump ─▶ Transactions ─▶ Batch
+    guarded     events   whole ones      between the pulls: a snapshot step
+
+Connections: one for the log, one for the catalogue, one for chunks while there are any.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cdc.errors import SourceUnavailable, StateError, Stop
+from cdc.mariadb.catalog import Catalog, Selection
+from cdc.mariadb.chunks import ChunkReader, Limits
+from cdc.mariadb.connection import Login, connect, whole_guard
+from cdc.mariadb.dump import Dump
+from cdc.mariadb.history import History
+from cdc.mariadb.opening import first_position, guarded
+from cdc.mariadb.position import Position
+from cdc.mariadb.settings import Settings
+from cdc.mariadb.snapshots import Snapshots
+from cdc.mariadb.spill import Spill
+from cdc.mariadb.statements import Statement
+from cdc.mariadb.tables import Tables
+from cdc.mariadb.transactions import Transactions
+from cdc.source import Batch, Progress, SourceStatus
+from cdc.source import Position as AnyPosition
+
+__all__ = ["Session"]
+
+_PULL_EVENTS = 2_000
+_PULL_BYTES = 4 << 20
+_QUIET_S = 2.0
+_WAIT_S = 0.25
+_SILENT = 6
+"""Heartbeats that may be missing before the connection counts as lost."""
+
+
+class Session:
+    """A `cdc.source.Source` over one MariaDB server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._login = Login(settings.url, settings.application)
+        self._closing: list[Any] = []
+        self._returned_at = 0.0
+
+    def open(self, after: dict[str, Any] | None, progress: Sequence[Progress]) -> None:
+        """See `cdc.source.Source`. Raises `errors.Stop` or `errors.Unavailable`."""
+        stored = Position.decode(after) if after is not None else None
+        with whole_guard(self._login):
+            self._open(stored, progress)
+
+    def _open(self, stored: Position | None, progress: Sequence[Progress]) -> None:
+        settings = self._settings
+        connection = connect(self._login)
+        self._closing.append(connection)
+        self._catalog = Catalog(connection, self._login)
+        position = guarded(self._catalog, stored) if stored else first_position(self._catalog)
+        self._returned = position if stored else None
+        selection = Selection(self._catalog, settings.tables)
+        tables = Tables(self._catalog, selection, settings.keys)
+        self._snapshots = self._reading(tables, progress)
+        self._history = History(self._catalog, tables, selection, self._snapshots, progress)
+        self._history.reads = settings.snapshot != "never"
+        self._dump = Dump(self._login)
+        self._closing.append(self._dump)
+        self._dump.start(position.gtid, settings.server_id, settings.heartbeat)
+        self._transactions = Transactions(
+            position, tables, self._spill, self._altered, checksum=self._dump.checksum
+        )
+        self._closing.append(self._transactions)
+        self._heard = time.monotonic()
+        self._history.begin(self._transactions)
+
+    def _reading(self, tables: Tables, progress: Sequence[Progress]) -> Snapshots:
+        reader = ChunkReader(self._login)
+        limits = Limits(self._settings.chunk_rows, self._settings.chunk_bytes)
+        snapshots = Snapshots(self._catalog, tables, reader, limits, progress)
+        self._closing.append(snapshots)
+        return snapshots
+
+    def _spill(self) -> Spill:
+        return Spill(self._settings.memory, self._settings.spill_folder)
+
+    def _altered(self, statement: Statement) -> None:
+        self._history.altered(statement, self._transactions)
+
+    def read(self, timeout: float) -> Batch | None:
+        """See `cdc.source.Source`."""
+        with whole_guard(self._login):
+            return self._read(timeout)
+
+    def _read(self, timeout: float) -> Batch | None:
+        deadline = time.monotonic() + timeout
+        while True:
+            busy = self._work()
+            batch = self._batch()
+            left = deadline - time.monotonic()
+            if batch is not None or left <= 0:
+                return batch
+            if not busy:
+                self._dump.wait(min(left, _WAIT_S))
+
+    def _work(self) -> bool:
+        """Move on by one bounded piece; tell whether there may be more at once."""
+        transactions, snapshots = self._transactions, self._snapshots
+        busy = transactions.advance()
+        snapshots.meet(transactions.rows)
+        if busy:
+            return True
+        snapshots.step(transactions)
+        if transactions.rows or transactions.arrived:
+            return True
+        events = self._dump.pull(_PULL_EVENTS, _PULL_BYTES)
+        now = time.monotonic()
+        if events:
+            self._heard = now
+            self._transactions.feed(events)
+        elif now - self._heard > _SILENT * self._settings.heartbeat:
+            raise SourceUnavailable("the server sends nothing any more, not even a heartbeat")
+        return bool(events)
+
+    def _batch(self) -> Batch | None:
+        """Return what has gathered; the position alone every 2 s."""
+        rows = self._transactions.take()
+        position = self._transactions.position
+        progress = self._take_progress()
+        quiet = time.monotonic() - self._returned_at >= _QUIET_S
+        first = self._returned is None
+        if not (rows or progress or first or (quiet and position != self._returned)):
+            return None
+        self._returned, self._returned_at = position, time.monotonic()
+        return Batch(rows, position, position.boundary, progress)
+
+    def _take_progress(self) -> list[Progress]:
+        """Return the newest value of each key that changed."""
+        lists = (self._history.progress, self._snapshots.jobs.progress)
+        merged = {item.key: item for found in lists for item in found}
+        for found in lists:
+            found.clear()
+        return list(merged.values())
+
+    def confirm(self, upto: AnyPosition) -> None:
+        """See `cdc.source.Source`: the server keeps its log by its own rules."""
+        if not isinstance(upto, Position):
+            raise StateError(f"{upto!r} is no position of a MariaDB source")
+
+    def command(self, name: str, arguments: dict[str, Any]) -> None:
+        """Carry out "backfill" with `table` and, optionally, `where`."""
+        if name != "backfill":
+            raise Stop(f"a MariaDB source knows no command {name}")
+        with whole_guard(self._login):
+            self._history.backfill(str(arguments["table"]), str(arguments.get("where") or ""))
+
+    def status(self) -> SourceStatus:
+        """See `cdc.source.Source`."""
+        snapshots = self._snapshots
+        return SourceStatus(
+            state="snapshot" if snapshots.jobs else "streaming",
+            waiting=next(filter(None, (snapshots.waiting, snapshots.refused)), ""),
+            snapshots=snapshots.jobs.counts(),
+        )
+
+    def close(self) -> None:
+        """See `cdc.source.Source`."""
+        closing, self._closing = self._closing, []
+        for item in reversed(closing):
+            item.close()

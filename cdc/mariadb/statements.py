@@ -1,0 +1,130 @@
+"""What a statement in the log means for us: nothing, an end, an emptied table, or a stop.
+
+In row format the log has statements for what is not rows: the limits of transactions and DDL. A
+statement that changes rows was logged in statement format; what it did to which rows, nobody but
+the server can tell (R7).
+
+Source: MariaDB documentation, "Binary Log Formats", "Comment Syntax".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import Enum
+
+import msgspec
+
+from schemas.table import TableId
+
+__all__ = ["Deed", "Statement", "read_statement"]
+
+_NOTHING = re.compile(r"(?:\s+|--\s[^\n]*\n?|\#[^\n]*\n?|/\*(?![!M]).*?\*/)+", re.DOTALL)
+_CONDITIONAL = re.compile(r"/\*M?!(?:\d{5,6})?")
+_WORD = re.compile(r"[A-Za-z]+")
+_NAME = r"(?:`(?:[^`]|``)+`|[\w$\u0080-\uffff]+)"
+_TABLE = re.compile(rf"(?:({_NAME})\s*\.\s*)?({_NAME})")
+_TARGET = {
+    "TRUNCATE": re.compile(r"TRUNCATE\s+(?:TABLE\s+)?(?:IF\s+EXISTS\s+)?", re.IGNORECASE),
+    "CREATE": re.compile(
+        r"CREATE\s+(?:OR\s+REPLACE\s+)?TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?", re.IGNORECASE
+    ),
+    "DROP": re.compile(r"DROP\s+(?:TEMPORARY\s+)?TABLES?\s+(?:IF\s+EXISTS\s+)?", re.IGNORECASE),
+    "RENAME": re.compile(r"RENAME\s+TABLES?\s+(?:IF\s+EXISTS\s+)?", re.IGNORECASE),
+    "ALTER": re.compile(
+        r"ALTER\s+(?:ONLINE\s+)?(?:IGNORE\s+)?TABLE\s+(?:IF\s+EXISTS\s+)?", re.IGNORECASE
+    ),
+}
+_EMPTYING = re.compile(r"\b(?:DROP|TRUNCATE|EXCHANGE)\s+PARTITION\b|\bTABLESPACE\b", re.IGNORECASE)
+_RENAMING = re.compile(r"\bRENAME\s+(?!COLUMN\b|KEY\b|INDEX\b)", re.IGNORECASE)
+_BETWEEN = re.compile(r"\s*(?:,|\bTO\b)\s*", re.IGNORECASE)
+_ROWS = {"INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "CALL", "WITH", "SELECT", "DO", "EXECUTE"}
+_PASSING = {"SAVEPOINT", "RELEASE", "SET", "USE"}
+
+
+class Deed(Enum):
+    """What a statement does."""
+
+    BEGIN = "begins a transaction"
+    COMMIT = "commits it"
+    ROLLBACK = "rolls it back"
+    UNDO = "rolls back to a savepoint"
+    ROWS = "changes rows"
+    TRUNCATE = "empties a table"
+    CREATE = "makes a table"
+    REPLACE = "makes a table in the place of another"
+    DROP = "takes tables away, or moves them"
+    ALTER = "changes a table"
+    EMPTY = "takes rows out of a table without logging them"
+    XA = "ends an XA transaction"
+    DDL = "changes the schema"
+    NOTHING = "nothing"
+
+
+class Statement(msgspec.Struct, frozen=True):
+    """A statement, and the tables it is about where that matters."""
+
+    deed: Deed
+    tables: tuple[TableId, ...] = ()
+
+
+_FIRST = {
+    "BEGIN": Deed.BEGIN,
+    "START": Deed.BEGIN,
+    "COMMIT": Deed.COMMIT,
+    "XA": Deed.XA,
+    **dict.fromkeys(_ROWS, Deed.ROWS),
+    **dict.fromkeys(_PASSING, Deed.NOTHING),
+}
+
+
+def read_statement(text: str, database: str) -> Statement:
+    """Return what `text` means; `database` is the session's own."""
+    plain = _stripped(text)
+    found = _WORD.match(plain)
+    word = found[0].upper() if found else ""
+    if word == "ROLLBACK":
+        undo = re.match(r"ROLLBACK\s+(?:WORK\s+)?TO\b", plain, re.IGNORECASE)
+        return Statement(Deed.UNDO if undo else Deed.ROLLBACK)
+    if word in _FIRST:
+        return Statement(_FIRST[word])
+    head = _TARGET[word].match(plain) if word in _TARGET else None
+    if head is None:
+        return Statement(Deed.DDL)
+    tables = tuple(_tables(plain[head.end() :], database, several=word in ("DROP", "RENAME")))
+    return Statement(_deed(word, plain), tables) if tables else Statement(Deed.DDL)
+
+
+def _deed(word: str, plain: str) -> Deed:
+    if word == "CREATE" and re.match(r"CREATE\s+OR\s+REPLACE\b", plain, re.IGNORECASE):
+        return Deed.REPLACE
+    if word == "ALTER" and _EMPTYING.search(plain):
+        return Deed.EMPTY
+    if word == "RENAME" or (word == "ALTER" and _RENAMING.search(plain)):
+        return Deed.DROP
+    return Deed[word]
+
+
+def _tables(text: str, database: str, *, several: bool) -> Iterator[TableId]:
+    """Yield the tables `text` begins with; `several` with commas, or TO, between them."""
+    while found := _TABLE.match(text):
+        yield TableId(_bare(found[1]) if found[1] else database, _bare(found[2]))
+        between = _BETWEEN.match(text, found.end()) if several else None
+        if between is None:
+            return
+        text = text[between.end() :]
+
+
+def _stripped(text: str) -> str:
+    """Return `text` without what comes before its first word."""
+    before = None
+    while text != before:
+        before = text
+        text = _NOTHING.sub("", text, count=1) if _NOTHING.match(text) else text
+        opened = _CONDITIONAL.match(text)
+        text = text[opened.end() :] if opened else text.lstrip("( \t\r\n")
+    return text
+
+
+def _bare(name: str) -> str:
+    return name[1:-1].replace("``", "`") if name.startswith("`") else name

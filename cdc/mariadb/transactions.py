@@ -1,0 +1,293 @@
+"""The log's events → runs of rows with their place in it. No I/O but a spill, no waiting.
+
+    feed(events) ─▶ Gtid ─ Query BEGIN ─ Table_map ─ rows … ─ Xid      held until it has ended,
+                    Gtid ─ Query (DDL)                                  then handed out in pieces
+
+Why a transaction is held (R1): a server that dies while it writes leaves a part of one at the end
+of a file, which it never committed; the next file's first event says so. What waits goes from
+memory to an unnamed file, so a transaction of any size passes (R14).
+
+Why the stamps are the same each time: transactions are counted as they end, from the position on
+that was stored with the count; a row's ordinal is (its event's place in the transaction, its place
+in the event), whatever tables are asked for. Rows of a snapshot come behind their transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from cdc.decode import binlog
+from cdc.decode.binlogevents import (
+    Event,
+    Format,
+    GtidList,
+    Header,
+    Heartbeat,
+    Incident,
+    MysqlTransaction,
+    Query,
+    Rotate,
+    RowsEvent,
+    TableEvent,
+    Transaction,
+    XaPrepare,
+    Xid,
+)
+from cdc.decode.gtid import Domains
+from cdc.errors import UnknownEvent
+from cdc.mariadb.position import Place, Position
+from cdc.mariadb.runs import Run
+from cdc.mariadb.spill import Spill
+from cdc.mariadb.statements import Deed, Statement, read_statement
+from cdc.mariadb.tables import Tables
+from schemas.change import Form, Origin, Rows
+from schemas.table import TableSchema
+
+__all__ = ["BEHIND", "Transactions"]
+
+BEHIND = 1 << 60
+"""Ordinals of snapshot rows begin here, behind every row of the transaction they follow."""
+
+_PIECE_ROWS = 5_000
+_KEPT = (TableEvent, RowsEvent, Query, XaPrepare)
+
+
+Altered = Callable[[Statement], None]
+"""Hears of each statement that changed a schema, once its transaction was handed out."""
+
+
+class _Open(msgspec.Struct):
+    """The transaction being read: its beginning, and all that came of it."""
+
+    begun: Transaction
+    header: Header
+    spill: Spill
+
+
+class Transactions:
+    """See the module's text. `rows` and `position` are taken by the source after each `advance`.
+
+    The log is not read beyond `until` while there is one.
+    """
+
+    def __init__(
+        self,
+        position: Position,
+        tables: Tables,
+        spill: Callable[[], Spill],
+        altered: Altered,
+        *,
+        checksum: bool,
+    ) -> None:
+        self.position = position
+        self.rows: list[Rows] = []
+        self.place = position.place
+        self.until: Place | None = None
+        self._waiting = 0
+        self._stored = position
+        self._gtid = Domains.parse(position.gtid)
+        self._tables = tables
+        self._spill = spill
+        self._checksum = checksum
+        self._altered = altered
+        self._open: _Open | None = None
+        self._leaving: Iterator[None] | None = None
+        self._input: deque[bytes] = deque()
+
+    def feed(self, events: list[bytes]) -> None:
+        """Take events that have arrived; `advance` works through them."""
+        self._input.extend(events)
+
+    def advance(self) -> bool:
+        """Work on to the next transaction's end, or hand out a piece; tell whether there is more.
+
+        Raises `errors.UnknownEvent` for what cannot be read, `errors.PreflightFailed` for what
+        must not be.
+        """
+        while self._input or self._leaving is not None:
+            if self._leaving is not None:
+                if next(self._leaving, self) is self:
+                    self._leaving = None
+            elif self.arrived:
+                return False
+            else:
+                self._read(self._input.popleft())
+            if self._waiting >= _PIECE_ROWS:
+                return True
+        return False
+
+    @property
+    def arrived(self) -> bool:
+        """Tell whether the log stands at `until`, between two transactions."""
+        if self.until is None or self._open is not None or self._leaving is not None:
+            return False
+        return self.place.covers(self.until)
+
+    def take(self) -> list[Rows]:
+        """Hand over the rows collected so far; `position` lies behind the last of them."""
+        rows, self.rows, self._waiting = self.rows, [], 0
+        return rows
+
+    def close(self) -> None:
+        """Let go of what waits."""
+        opened, self._open, self._leaving = self._open, None, None
+        if opened is not None:
+            opened.spill.close()
+
+    def _read(self, data: bytes) -> None:
+        header, event = self._decoded(data)
+        if isinstance(event, (Rotate, Format, Heartbeat)):
+            self._moved(header, event)
+            return
+        self._pass(header, len(data))
+        if isinstance(event, Transaction):
+            self._begin(event, header)
+        elif isinstance(event, (Incident, MysqlTransaction)):
+            raise self._strange(event)
+        elif self._open is not None:
+            self._hold(event, data)
+        elif isinstance(event, _KEPT):
+            raise UnknownEvent(f"{event} at {self.place} comes outside of a transaction")
+        elif isinstance(event, GtidList) and header.end:
+            self._idle()
+
+    def _decoded(self, data: bytes) -> tuple[Header, Event]:
+        try:
+            return binlog.decode(data, checksum=self._checksum)
+        except ValueError as error:
+            raise UnknownEvent(
+                f"an event behind {self.place} cannot be read: {error}",
+                hint="this version does not know what the server sends; look for a newer one",
+            ) from error
+
+    def _moved(self, header: Header, event: Rotate | Format | Heartbeat) -> None:
+        if isinstance(event, Rotate):
+            self.place = Place(event.file, event.offset)
+        elif isinstance(event, Format):
+            self._checksum = event.checksum
+            if self._open is not None and header.end:  # the server died while it wrote it
+                self._open.spill.close()
+                self._open = None
+        elif self._open is None and header.end:
+            self.place = Place(event.file, header.end)
+        self._idle()
+
+    def _pass(self, header: Header, size: int) -> None:
+        """Follow the log; offsets in headers have 32 bits, a transaction may pass them."""
+        if header.end:
+            file, offset = self.place
+            known = offset + size
+            self.place = Place(file, known if known & 0xFFFFFFFF == header.end else header.end)
+
+    def _idle(self) -> None:
+        """Nothing is open: the position may follow the log, which begins before it."""
+        if self._open is None and self.place.covers(self.position.place):
+            file, offset = self.place
+            self.position = msgspec.structs.replace(self.position, file=file, offset=offset)
+
+    def _strange(self, event: Incident | MysqlTransaction) -> UnknownEvent:
+        if isinstance(event, Incident):
+            return UnknownEvent(
+                f"the server says at {self.place} that its log may lack something: "
+                f"{event.message} (incident {event.number})",
+                hint="read everything again: `cdc position reset`",
+            )
+        return UnknownEvent(f"{event} at {self.place} is MySQL's, which cannot be read yet")
+
+    def _begin(self, event: Transaction, header: Header) -> None:
+        if self._open is not None:
+            raise UnknownEvent(f"{event.gtid} begins before {self._open.begun.gtid} has ended")
+        self._open = _Open(event, header, self._spill())
+
+    def _hold(self, event: Event, data: bytes) -> None:
+        """Keep an event of the open transaction; hand all out when it was the last."""
+        opened = self._transaction()
+        if isinstance(event, (TableEvent, RowsEvent, Query)):
+            opened.spill.add(data)
+        if opened.begun.prepared or opened.begun.completed:
+            raise UnknownEvent(
+                f"the XA transaction {opened.begun.gtid} cannot be captured yet",
+                hint="leave XA out, or run it while the source reads nothing of its tables",
+            )
+        ends = isinstance(event, (Xid, XaPrepare))
+        if isinstance(event, Query):
+            statement = read_statement(event.text, event.database)
+            ends = opened.begun.standalone or statement.deed in (Deed.COMMIT, Deed.ROLLBACK)
+        if ends:
+            self._leaving = self._leave(opened)
+            self._open = None
+
+    def _transaction(self) -> _Open:
+        if self._open is None:
+            raise UnknownEvent(f"a row at {self.place} comes outside of a transaction")
+        return self._open
+
+    def _leave(self, opened: _Open) -> Iterator[None]:
+        """Hand out a transaction that has ended, in pieces."""
+        number = self.position.complete + 1
+        skip = self._stored.ordinal if number == self._stored.commit else 0
+        run = Run(self._tables, self._origin(opened), skip, str(opened.begun.gtid))
+        try:
+            for index, data in enumerate(opened.spill.events()):
+                run.take(self._decoded(data)[1], index)
+                if run.size >= _PIECE_ROWS:
+                    self._hand_out(run, number)
+                    yield
+            self._hand_out(run, number)
+        finally:
+            opened.spill.close()
+        self._complete(opened.begun, number)
+        if opened.begun.alter != "start":
+            for statement in run.altered:
+                self._altered(statement)
+
+    def _hand_out(self, run: Run, number: int) -> None:
+        rows = run.flush()
+        self.rows.extend(rows)
+        self._waiting += sum(len(found.items) for found in rows)
+        self._reach(number, run.ordinal)
+
+    def _complete(self, begun: Transaction, number: int) -> None:
+        try:
+            self._gtid = self._gtid.advanced(begun.gtid)
+        except ValueError as error:
+            raise UnknownEvent(f"the log at {self.place} repeats itself: {error}") from error
+        file, offset = self.place
+        now = self.position
+        ordinal = now.ordinal if now.commit == number else 0
+        self.position = msgspec.structs.replace(
+            now,
+            gtid=str(self._gtid),
+            file=file,
+            offset=offset,
+            commit=number,
+            ordinal=ordinal,
+            complete=number,
+        )
+
+    def _reach(self, number: int, ordinal: int) -> None:
+        """Rows up to `ordinal` of transaction `number` were handed out."""
+        now = self.position
+        if (number, ordinal) > (now.commit, now.ordinal):
+            self.position = msgspec.structs.replace(now, commit=number, ordinal=ordinal)
+
+    def _origin(self, opened: _Open) -> Origin:
+        now, gtid = self.position, opened.begun.gtid
+        micros = opened.header.seconds * 1_000_000
+        return Origin(now.incarnation, now.complete + 1, micros, str(gtid))
+
+    def insert(self, schema: TableSchema, items: list[Any], form: Form) -> None:
+        """Let rows of a snapshot leave here, behind the last transaction."""
+        now = self.position
+        first = now.ordinal + 1 if now.ordinal >= BEHIND else BEHIND
+        ordinals = range(first, first + len(items))
+        micros = time.time_ns() // 1000
+        origin = Origin(now.incarnation, now.complete, micros, snapshot=True)
+        self.rows.append(Rows(schema, form, origin, items, ordinals))
+        self._waiting += len(items)
+        self._reach(now.complete, ordinals[-1])

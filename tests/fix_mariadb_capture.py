@@ -1,0 +1,94 @@
+"""A MariaDB source driven as the worker drives it, with Kafka played by a few variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pymysql
+import pytest
+
+from cdc.connector import Context
+from cdc.local import LocalMariaDB
+from cdc.source import Source
+from cdc.sources.mariadb import Config, create
+from fix_capture import Capture, Event
+
+
+class Database:
+    """An empty database of a test's own, and a session in it."""
+
+    def __init__(self, url: str, connection: pymysql.connections.Connection[Any]) -> None:
+        self.url = url
+        self.name = urlsplit(url).path.strip("/")
+        self.connection = connection
+
+    def execute(self, *statements: str) -> tuple[tuple[Any, ...], ...]:
+        with self.connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return tuple(cursor.fetchall())
+
+
+@contextmanager
+def database_of(server: LocalMariaDB, url: str) -> Iterator[Database]:
+    with closing(server.connect(urlsplit(url).path.strip("/"))) as connection:
+        yield Database(url, connection)
+
+
+class MariaCapture(Capture):
+    """`Capture` on a MariaDB database; `tables` are its own unless a test says otherwise."""
+
+    def __init__(self, database: Database, **options: Any) -> None:
+        super().__init__(database.url, **{"tables": [f"{database.name}.*"], **options})
+        self.database = database
+
+    def config(self) -> Any:
+        return Config.model_validate(self.options)
+
+    def open(self) -> Source:
+        made = create(Context("test", self.name), self.config())
+        return self.opened(made)
+
+    def until_read(self) -> None:
+        """Read what was there at the first start, all of it."""
+        self.until(lambda: self.position is not None, "a position")
+        self.until(lambda: not any(key.startswith("chunk/") for key in self.progress), "snapshot")
+
+    def until_caught_up(self, _: Any = None) -> None:
+        """Read to where the log ends now."""
+        [(end,)] = self.database.execute("SELECT @@gtid_binlog_pos")
+        self.until(lambda: (self.position or {}).get("gtid") == end, f"the log's end, {end}")
+
+    def events_of(self, table: str) -> Sequence[Event]:
+        return [event for event in self.events if event.table == f"{self.database.name}.{table}"]
+
+
+@pytest.fixture
+def shop(mariadb: LocalMariaDB, fresh: str) -> Iterator[Database]:
+    """An empty database of MariaDB."""
+    with database_of(mariadb, fresh) as database:
+        yield database
+
+
+@pytest.fixture
+def maria(shop: Database) -> Iterator[MariaCapture]:
+    """A source on that database."""
+    with MariaCapture(shop) as made:
+        yield made
+
+
+@pytest.fixture
+def make_maria(shop: Database) -> Iterator[Callable[..., MariaCapture]]:
+    """Make sources on that database with options of a test's own."""
+    made: list[MariaCapture] = []
+
+    def make(**options: Any) -> MariaCapture:
+        made.append(MariaCapture(shop, **options))
+        return made[-1]
+
+    yield make
+    for capture in made:
+        capture.kill()
