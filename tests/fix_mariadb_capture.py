@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
@@ -15,6 +17,7 @@ from cdc.local import LocalMariaDB
 from cdc.source import Source
 from cdc.sources.mariadb import Config, create
 from fix_capture import Capture, Event
+from schemas.change import Op
 
 
 class Database:
@@ -42,7 +45,9 @@ class MariaCapture(Capture):
     """`Capture` on a MariaDB database; `tables` are its own unless a test says otherwise."""
 
     def __init__(self, database: Database, **options: Any) -> None:
-        super().__init__(database.url, **{"tables": [f"{database.name}.*"], **options})
+        url = options.pop("url", database.url)
+        known = {"tables": [f"{database.name}.*"], "heartbeat": 0.2}
+        super().__init__(url, **{**known, **options})
         self.database = database
 
     def config(self) -> Any:
@@ -61,6 +66,38 @@ class MariaCapture(Capture):
         """Read to where the log ends now."""
         [(end,)] = self.database.execute("SELECT @@gtid_binlog_pos")
         self.until(lambda: (self.position or {}).get("gtid") == end, f"the log's end, {end}")
+
+    def same(self, table: str, columns: str) -> bool:
+        """Whether a consumer has the rows the table has, as texts."""
+        query = f"SELECT {columns} FROM {table} ORDER BY 1"
+        texts = [
+            tuple(None if cell is None else str(cell).encode() for cell in row)
+            for row in self.database.execute(query)
+        ]
+        return self.model.rows(f"{self.database.name}.{table}") == sorted(texts)
+
+    def rows_left(self, table: str) -> Counter[tuple[Any, ...]]:
+        """What a table without a key has left of its events."""
+        left: Counter[tuple[Any, ...]] = Counter()
+        for event in self.events_of(table):
+            if event.op is Op.TRUNCATE:
+                left.clear()
+            left.subtract([event.before] if event.before else [])
+            left.update([event.after] if event.after else [])
+        assert min(left.values(), default=0) >= 0
+        return Counter({row: count for row, count in left.items() if count})
+
+    def said(self) -> str:
+        assert self.source is not None
+        return self.source.status().waiting
+
+    @contextmanager
+    def elsewhere(self, server: LocalMariaDB) -> Iterator[Database]:
+        """A session in a database that is not captured."""
+        name = f"other_{secrets.token_hex(4)}"
+        with database_of(server, server.create_database(name)) as database:
+            yield database
+        server.drop_database(name)
 
     def events_of(self, table: str) -> Sequence[Event]:
         return [event for event in self.events if event.table == f"{self.database.name}.{table}"]

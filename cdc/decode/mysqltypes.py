@@ -109,6 +109,10 @@ def logical(column: MysqlColumn) -> Type:
     """Return the type of a column. Raises `ValueError` for one that cannot be captured."""
     if column.kind not in KINDS:
         raise ValueError(f"column {column.name} is {column.spelled}, which cannot be captured")
+    if "COMPRESSED" in column.spelled:
+        raise ValueError(f"column {column.name} is compressed, which cannot be captured")
+    if column.charset != "binary":
+        decoder(column.charset)
     native = f"mariadb {column.spelled}"
     name = KINDS[column.kind].logical
     if column.kind == "bigint" and column.unsigned:

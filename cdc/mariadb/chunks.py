@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from typing import Any
 
 import msgspec
 import pymysql
@@ -107,19 +108,19 @@ class ChunkReader:
         Raises `TableBusy`, `ConditionRefused`, `errors.Unavailable` or `errors.Stop`.
         """
         lines: list[bytes] = []
-        size, behind, cut = 0, after, False
+        size, final = 0, None
         with self._reading(what):
             place = self._begin()
             query = _query(self.connection, what, after, limits.rows)
             with closing(self._select(what, query)) as found:
                 for row, line in found:
                     lines.append(line)
-                    size += len(line)
-                    if size >= limits.size or len(lines) >= limits.rows:
-                        behind, cut = _key_texts(what, row), True
+                    size, final = size + len(line), row
+                    if size >= limits.size:
                         break
             self._end()
-        return Chunk(lines, place, last=not cut, after=behind)
+        last = size < limits.size and len(lines) < limits.rows
+        return Chunk(lines, place, last, after if final is None else _key_texts(what, final))
 
     def all_rows(self, what: Slice, limits: Limits) -> Iterator[Chunk]:
         """Read a table in one snapshot; the first piece is empty, the last one has `last`."""
@@ -152,7 +153,6 @@ class ChunkReader:
         """Yield each row as SELECT gave it, and as a COPY line."""
         texts = [text(column) for column in what.columns]
         cursor = SSCursor(self.connection)
-        done = False
         try:
             cursor.execute(query)
             for row in iter(cursor.fetchone, None):
@@ -161,9 +161,10 @@ class ChunkReader:
                     for cell, make in zip(row, texts, strict=True)
                 ]
                 yield row, copy_line(cells)[:-1]
-            done = True
         finally:
-            if not done:
+            result: Any = vars(cursor)["_result"]
+            if result is not None and result.unbuffered_active:
+                result.unbuffered_active = False  # nobody wants the rest, which may be large
                 self.close()
 
     @contextmanager

@@ -60,8 +60,7 @@ class History:
         self.progress: list[Progress] = []
         for item in stored:
             if item.key.startswith("table/") and item.value is not None:
-                seen = msgspec.convert(item.value, Seen)
-                self._seen[seen.table] = seen
+                self._know(msgspec.convert(item.value, Seen))
 
     def begin(self, transactions: Transactions) -> None:
         """Take in every selected table that is not known yet. Raises `errors.Stop`."""
@@ -74,8 +73,8 @@ class History:
         for table in filter(self._selection, statement.tables):
             if deed is Deed.DROP and table in self._seen:
                 self._remember(msgspec.structs.replace(self._seen[table], gone=True))
-            elif deed is Deed.CREATE or deed is Deed.REPLACE:
-                self._made(table, transactions, replaced=deed is Deed.REPLACE)
+            elif deed in (Deed.CREATE, Deed.REPLACE):
+                self._made(table)
             elif deed is Deed.EMPTY:
                 self._empty(table, transactions)
                 self._read(Job(table, attempt=1))
@@ -103,11 +102,8 @@ class History:
             self._enter(self._catalog.described(facts))
             self._read(Job(facts.table, estimate=facts.rows, attempt=0 if seen is None else 1))
 
-    def _made(self, table: TableId, transactions: Transactions, *, replaced: bool) -> None:
-        """A table was made: all its rows are in the log, those of one before it are not."""
-        seen = self._seen.get(table)
-        if seen is not None and (seen.gone or replaced):
-            self._empty(table, transactions)
+    def _made(self, table: TableId) -> None:
+        """A table was made, and emptied before if need be: all its rows are in the log."""
         facts = self._catalog.find(table)
         if facts is not None:
             self._enter(facts)
@@ -130,8 +126,12 @@ class History:
         return seen
 
     def _remember(self, seen: Seen) -> None:
-        self._seen[seen.table] = seen
+        self._know(seen)
         self.progress.append(seen.progress())
+
+    def _know(self, seen: Seen) -> None:
+        self._seen[seen.table] = seen
+        (self._tables.gone.add if seen.gone else self._tables.gone.discard)(seen.table)
 
     def _empty(self, table: TableId, transactions: Transactions) -> None:
         transactions.insert(self._tables.schema(table), [Change(Op.TRUNCATE)], "changes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cdc.decode.gtid import Domains
 from cdc.errors import GapError, PreflightFailed
 from cdc.mariadb.catalog import Catalog
-from cdc.mariadb.position import Position
+from cdc.mariadb.position import Place, Position
 
 __all__ = ["WANTED", "first_position", "guarded"]
 
@@ -66,9 +66,10 @@ def guarded(catalog: Catalog, stored: Position) -> Position:
         return _moved(catalog, stored, server)
     known = Domains.parse(stored.gtid)
     there = catalog.gtid_at(stored.place)
-    if there is not None and there != known:
+    kept = catalog.gtid_at(Place(stored.file, 4)) is not None
+    if there != known and kept:
         raise GapError(
-            f"the log at {stored.file}:{stored.offset} stands at {there or 'its beginning'}, "
+            f"the log at {stored.file}:{stored.offset} stands at {there or 'no place'}, "
             f"not at {known or 'its beginning'}: it was reset, or the server restored",
             hint=_AGAIN,
         )

@@ -9,7 +9,7 @@ from contextlib import closing
 
 from cdc.connections.mariadb import address
 from cdc.connector import Finding
-from cdc.errors import CdcError, ConfigError, PreflightFailed, SourceUnavailable, UnknownEvent
+from cdc.errors import CdcError, ConfigError, SourceUnavailable, UnknownEvent
 from cdc.mariadb.catalog import Catalog, Selection, TableFacts
 from cdc.mariadb.chunks import order_of
 from cdc.mariadb.connection import Login, connect, quoted
@@ -101,10 +101,10 @@ def _dump(settings: Settings, login: Login, catalog: Catalog) -> Finding:
                 if dump.pull(1, 1):
                     return Finding("ok", "log", "it can be read")
                 dump.wait(0.1)
-    except PreflightFailed as error:
-        return Finding("fail", "log", str(error), repair)
+    except SourceUnavailable as error:
+        return Finding("fail", "log", str(error), error.hint)
     except CdcError as error:
-        return Finding("fail", "log", str(error), error.hint or repair)
+        return Finding("fail", "log", str(error), repair)
     return Finding("fail", "log", f"the server sent nothing within {_ANSWER_S:.0f} s", repair)
 
 

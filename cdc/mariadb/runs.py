@@ -99,11 +99,18 @@ class Run:
             self._refuse_statement(event)
         elif deed is Deed.XA:
             raise UnknownEvent(f"the XA transaction at {self._where} cannot be captured yet")
-        elif deed is Deed.TRUNCATE and self._tables.wants(statement.tables[0]):
+        elif self._empties(statement):
             self._put(self._tables.schema(statement.tables[0]), [Change(Op.TRUNCATE)], index)
         if deed in _SCHEMA:
             self._tables.forget()
             self.altered.append(statement)
+
+    def _empties(self, statement: Statement) -> bool:
+        """Tell whether a captured table has none of its rows any more, or is made anew."""
+        made = statement.deed is Deed.CREATE and statement.tables[0] in self._tables.gone
+        if not made and statement.deed not in (Deed.TRUNCATE, Deed.REPLACE):
+            return False
+        return self._tables.wants(statement.tables[0])
 
     def _refuse_statement(self, event: Query) -> None:
         """A statement that changes rows stops us unless it cannot be about a captured table."""

@@ -125,11 +125,12 @@ class Session:
         return bool(events)
 
     def _batch(self) -> Batch | None:
-        """Return what has gathered; the position alone every 2 s."""
+        """Return what has gathered; the position alone every 2 s, or every heartbeat."""
         rows = self._transactions.take()
         position = self._transactions.position
         progress = self._take_progress()
-        quiet = time.monotonic() - self._returned_at >= _QUIET_S
+        waited = time.monotonic() - self._returned_at
+        quiet = waited >= min(_QUIET_S, self._settings.heartbeat)
         first = self._returned is None
         if not (rows or progress or first or (quiet and position != self._returned)):
             return None

@@ -117,10 +117,12 @@ class Snapshots:
         job.estimate = 0 if job.where else facts.rows
         if not what.order:
             pieces = self._reader.all_rows(what, self._limits)
+            job.done = 0
             flight = _Flight(job, what.schema, next(pieces), pieces)
         else:
             flight = _Flight(job, what.schema, self._reader.read(what, job.after, self._limits))
-        if self._catalog.find(job.table) != facts:
+        now = self._catalog.find(job.table)
+        if now is None or (now.columns, now.primary_key) != (facts.columns, facts.primary_key):
             self._drop(flight)
             raise TableBusy(f"{job.table} was changed while it was read")
         self.waiting = ""

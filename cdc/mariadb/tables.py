@@ -56,13 +56,17 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class Tables:
-    """The shapes in force, by what the log says of them."""
+    """The shapes in force, by what the log says of them.
+
+    `gone` are tables whose rows a consumer still has, though they were dropped or moved away.
+    """
 
     def __init__(self, facts: Facts, wants: Wants, keys: Mapping[str, Sequence[str]]) -> None:
         self._facts = facts
         self._wants = wants
         self._keys = keys
         self._known: dict[bytes, Shape | None] = {}
+        self.gone: set[TableId] = set()
 
     def shape(self, event: TableEvent) -> Shape | None:
         """Return how rows that follow `event` are read, None for a table not asked for.
