@@ -17,7 +17,7 @@ from cdc.local import LocalMariaDB
 from cdc.source import Source
 from cdc.sources.mariadb import Config, create
 from fix_capture import Capture, Event
-from schemas.change import Op
+from schemas.change import Op, Rows
 
 
 class Database:
@@ -49,6 +49,11 @@ class MariaCapture(Capture):
         known = {"tables": [f"{database.name}.*"], "heartbeat": 0.2}
         super().__init__(url, **{**known, **options})
         self.database = database
+        self.runs: list[Rows] = []
+
+    def commit(self) -> None:
+        self.runs += [rows for batch in self._pending for rows in batch.rows]
+        super().commit()
 
     def config(self) -> Any:
         return Config.model_validate(self.options)

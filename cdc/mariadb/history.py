@@ -22,7 +22,6 @@ from cdc.mariadb.tables import Tables
 from cdc.mariadb.transactions import Transactions
 from cdc.snapshot import Job
 from cdc.source import Progress
-from schemas.change import Change, Op
 from schemas.table import TableId
 
 __all__ = ["History", "Seen"]
@@ -134,7 +133,7 @@ class History:
         (self._tables.gone.add if seen.gone else self._tables.gone.discard)(seen.table)
 
     def _empty(self, table: TableId, transactions: Transactions) -> None:
-        transactions.insert(self._tables.schema(table), [Change(Op.TRUNCATE)], "changes")
+        transactions.insert(self._tables.schema(table), [b"T"], "pgoutput")
 
     def _read(self, job: Job) -> None:
         if self.reads:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cdc.decode.binlogevents import Event, Query, RowsEvent, TableEvent
 from cdc.errors import PreflightFailed, UnknownEvent
-from cdc.mariadb.images import changes
+from cdc.mariadb.images import is_whole, packed
 from cdc.mariadb.statements import Deed, Statement, read_statement
 from cdc.mariadb.tables import Shape, Tables
-from schemas.change import ABSENT, Change, Op, Origin, Rows
+from schemas.change import Origin, Rows
 from schemas.table import TableSchema
 
 __all__ = ["PER_EVENT", "Run"]
@@ -34,7 +32,7 @@ class Run:
         self._where = where
         self._shapes: dict[int, Shape | None] = {}
         self._schema: TableSchema | None = None
-        self._items: list[Change] = []
+        self._items: list[bytes] = []
         self._ordinals: list[int] = []
         self._rows: list[Rows] = []
         self._captured = False
@@ -61,16 +59,17 @@ class Run:
         shape = self._shapes[event.number]
         if shape is None:
             return
+        if not is_whole(event):
+            raise _partial(shape.schema)
         try:
-            found = list(changes(event, shape))
+            found = packed(event, shape.readers)
         except ValueError as error:
             raise UnknownEvent(
                 f"rows of {shape.schema.table} at {self._where} cannot be read: {error}"
             ) from error
-        _refuse_partial(found, shape.schema)
         self._put(shape.schema, found, index)
 
-    def _put(self, schema: TableSchema, found: Sequence[Change], index: int) -> None:
+    def _put(self, schema: TableSchema, found: list[bytes], index: int) -> None:
         if len(found) >> PER_EVENT:
             raise UnknownEvent(f"{len(found)} rows of {schema.table} in one event are too many")
         self._captured = True
@@ -80,10 +79,9 @@ class Run:
         if schema is not self._schema:
             self._close()
             self._schema = schema
-        for place, change in enumerate(found, first):
-            if place > self._skip:
-                self._items.append(change)
-                self._ordinals.append(place)
+        past = max(self._skip + 1 - first, 0)
+        self._items += found[past:]
+        self._ordinals += range(first + past, first + len(found))
         self.size += len(found)
 
     def _take_statement(self, event: Query, index: int) -> None:
@@ -100,7 +98,7 @@ class Run:
         elif deed is Deed.XA:
             raise UnknownEvent(f"the XA transaction at {self._where} cannot be captured yet")
         elif self._empties(statement):
-            self._put(self._tables.schema(statement.tables[0]), [Change(Op.TRUNCATE)], index)
+            self._put(self._tables.schema(statement.tables[0]), [b"T"], index)
         if deed in _SCHEMA:
             self._tables.forget()
             self.altered.append(statement)
@@ -132,16 +130,14 @@ class Run:
         items, self._items = self._items, []
         ordinals, self._ordinals = self._ordinals, []
         if items and self._schema is not None:
-            self._rows.append(Rows(self._schema, "changes", self._origin, items, ordinals))
+            self._rows.append(Rows(self._schema, "pgoutput", self._origin, items, ordinals))
             self.ordinal = ordinals[-1]
         self._schema = None
 
 
-def _refuse_partial(found: Sequence[Change], schema: TableSchema) -> None:
-    sides = (side for change in found for side in (change.before, change.after) if side)
-    if any(ABSENT in side for side in sides):
-        raise PreflightFailed(
-            f"rows of {schema.table} were logged without all of their columns",
-            hint="SET GLOBAL binlog_row_image = 'FULL'; end the sessions that had another image, "
-            "then begin anew with `cdc position reset`",
-        )
+def _partial(schema: TableSchema) -> PreflightFailed:
+    return PreflightFailed(
+        f"rows of {schema.table} were logged without all of their columns",
+        hint="SET GLOBAL binlog_row_image = 'FULL'; end the sessions that had another image, "
+        "then begin anew with `cdc position reset`",
+    )

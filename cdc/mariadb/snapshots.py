@@ -34,7 +34,7 @@ from cdc.mariadb.tables import Tables
 from cdc.mariadb.transactions import Transactions
 from cdc.snapshot import Job, Jobs
 from cdc.source import Progress
-from schemas.change import Change, Op, Rows
+from schemas.change import Rows
 from schemas.table import TableSchema
 
 __all__ = ["Snapshots"]
@@ -158,7 +158,7 @@ class Snapshots:
             self._land(transactions)
             return
         if not job.done and not chunk.lines and job.attempt:
-            transactions.insert(flight.schema, [Change(Op.TRUNCATE)], "changes")
+            transactions.insert(flight.schema, [b"T"], "pgoutput")
         job.attempt = max(job.attempt, 1)
         flight.chunk = next(flight.pieces)
         self._leave(flight, flight.chunk, transactions)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from cdc.decode.charsets import CODECS, decoder
 from cdc.decode.mysqltypes import KINDS
 from fix_mariadb_capture import Database, MariaCapture
+from schemas.executor import compiled
+from schemas.plan import Message, Plan, SourceName, append
 
 VALUES: dict[str, dict[str, str | bytes]] = {
     "tinyint": {"-128": b"-128", "127": b"127"},
@@ -143,6 +145,23 @@ def test_every_type_is_the_same_in_a_snapshot_and_in_the_log(
                 assert rows[place][name] == value, kind
             elif kind not in KINDS:
                 assert rows[place][name] == b"", kind
+
+
+def test_both_executors_write_the_same_records(shop: Database, maria: MariaCapture) -> None:
+    assert compiled("schemas._plan") is not None
+    make(shop)
+    maria.until_read()
+    fill(shop, 0)
+    shop.execute("UPDATE every SET c0 = 1", "UPDATE every SET id = id + 50", "DELETE FROM every")
+    maria.until_caught_up()
+    schema = maria.events[0].schema
+    name = SourceName("1", "mariadb", "shop", shop.name)
+    plan = Plan(schema, schema, name, (1, 2))
+    for rows in maria.runs:
+        ours: list[Message] = []
+        theirs: list[Message] = []
+        assert plan.write(rows, 0, ours) == append(plan.records(rows, 0), theirs)
+        assert ours == theirs
 
 
 def test_every_type_of_the_table_of_rules_is_tried() -> None:
