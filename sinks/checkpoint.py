@@ -81,12 +81,26 @@ class Lane:
                 return
             self.newest = stamp
             self._in_a_row = 0
-        if stamp is not None and stamp[:2] > self.place:
-            self.place = stamp[:2]
+        self._reach(stamp)
         self.events.append(event)
         self.bytes += weight(event)
         if self.gated and event.kind == TRUNCATE:
             self._gates += 1
+
+    def pass_over(self, event: Event) -> None:
+        """Take note of `event`, which does nothing: what came before it is here all the same."""
+        stamp = event.stamp
+        if (
+            stamp is not None
+            and not event.snapshot
+            and (self.newest is None or stamp > self.newest)
+        ):
+            self.newest = stamp
+        self._reach(stamp)
+
+    def _reach(self, stamp: Stamp | None) -> None:
+        if stamp is not None and stamp[:2] > self.place:
+            self.place = stamp[:2]
 
     def _drop(self, stamp: Stamp, newest: Stamp) -> None:
         place = f"{self.partition.topic}[{self.partition.partition}] at offset {self.next - 1}"

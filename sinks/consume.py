@@ -160,7 +160,9 @@ class Intake:
                 return
         else:
             event = self._reader.read(message, value)
-        if event.kind != SKIP:
+        if event.kind == SKIP:
+            lane.pass_over(event)
+        else:
             lane.admit(event)
 
     def _meet(self, message: Message, failed: KafkaError) -> None:

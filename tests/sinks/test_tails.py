@@ -18,7 +18,7 @@ from schemas.plan import Plan, SourceName
 from schemas.registry import RegistryConfig
 from sinks.checkpoint import BEFORE_ALL, Lane
 from sinks.cut import Cuts
-from sinks.decode import UPSERT, Event
+from sinks.decode import SKIP, UPSERT, Event
 from sinks.target import TopicPartition
 
 ORDERS = TopicPartition("shop.public.orders", "a", 0)
@@ -64,6 +64,16 @@ def test_rows_up_to_the_tail_are_all_there_is_and_nobody_is_asked() -> None:
     assert cuts.ready([lane], full=False) == {"shop": BEFORE_ALL}
     row(lane, 20, 2)
     assert cuts.ready([lane], full=False) == {"shop": (1, 21)}
+
+
+def test_a_tail_that_does_nothing_to_the_target_is_there_too() -> None:
+    cuts, lane = cuts_at(10), Lane(ORDERS, None)
+    cuts.take_position(told(20, 2, {ORDERS.topic: Stamp(1, 20, 2)}))
+    assert not cuts.follow(is_new)
+    row(lane, 20, 1)
+    lane.pass_over(Event(SKIP, None, Stamp(1, 20, 2), snapshot=False, message=NO_MESSAGE))
+    assert cuts.ready([lane], full=False) == {"shop": (1, 21)}
+    assert len(lane.take((1, 21))) == 1
 
 
 @pytest.mark.parametrize(
