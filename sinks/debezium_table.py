@@ -64,6 +64,12 @@ class BoundTable:
         *,
         closed: bool,
     ) -> None:
+        if not mapped.copies:
+            raise ConfigError(
+                f"the mapping to {mapped.schema.table} computes, chooses or keeps rows, which it "
+                "cannot do yet for topics that Debezium wrote",
+                hint="Map their columns by `from`, `path`, `value` and `as` alone.",
+            )
         self.schema = mapped.schema
         self._picks = [_pick(one, rows) for one in mapped.columns]
         self._known = frozenset(rows) if closed else None

@@ -2,7 +2,12 @@
 
 A decoder is compiled once per schema id and mapping. Per record there is one fastavro read with
 raw types (no Decimal, no datetime) and one function a column; absent and exact values (R6, R13)
-take the longer way, and only records that have them do.
+take the longer way, and only records that have them do. So do the rows of a mapping that computes
+columns.
+
+A row that a mapping's `where` leaves out is a delete of its key, whatever happened to it: only so
+the target ends right for every row that leaves the filter, also after a compaction or a new
+snapshot, when the change that took it out is never seen.
 
 An event that cannot be read is not an exception but an event with an `error`: it keeps its place
 in the partition, so that the dead letter is written in the right transaction.
@@ -10,7 +15,7 @@ in the partition, so that the dead letter is written in the right transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from io import BytesIO
 from operator import itemgetter
 from typing import Any
@@ -22,10 +27,13 @@ from fastavro import parse_schema, schemaless_reader
 from cdc.errors import CdcError, DataError
 from schemas.avro import escape, raw_schema
 from schemas.change import ABSENT, Cell, Stamp
-from schemas.table import TableSchema
+from schemas.table import Column, TableSchema
 from schemas.types import LOGICAL, AvroValue
 from schemas.wire import FRAME_BYTES
-from sinks.mapping import MappedColumn, MappedTable
+from sinks.cast import Convert
+from sinks.expression import Expression
+from sinks.fields import Compute, MappedColumn
+from sinks.mapping import MappedTable
 
 __all__ = [
     "DELETE",
@@ -78,12 +86,16 @@ def poison(message: Message, size: int, error: CdcError) -> Event:
 
 
 class _Pick(msgspec.Struct, frozen=True):
-    """How one target column is made: the Avro field, the way to text, the way on from there."""
+    """How one target column is made: the Avro field, the way to text, the way on from there.
+
+    One that is computed has neither a field nor a way, but `compute`.
+    """
 
     field: str
     name: str
     decode: Callable[[Any], bytes]
     convert: Callable[[bytes], bytes | None] | None
+    compute: Compute | None = None
 
 
 def _nothing(_value: AvroValue) -> bytes:
@@ -92,9 +104,13 @@ def _nothing(_value: AvroValue) -> bytes:
 
 def _pick(mapped: MappedColumn) -> _Pick:
     if mapped.source is None:
-        return _Pick("", "", _nothing, mapped.convert)
-    decode = LOGICAL[mapped.source.type.logical].decode(mapped.source.type)
-    return _Pick(escape(mapped.source.name), mapped.source.name, decode, mapped.convert)
+        return _Pick("", "", _nothing, mapped.convert, mapped.compute)
+    return _pick_of(mapped.source, mapped.convert)
+
+
+def _pick_of(column: Column, convert: Convert | None = None) -> _Pick:
+    decode = LOGICAL[column.type.logical].decode(column.type)
+    return _Pick(escape(column.name), column.name, decode, convert)
 
 
 def _composed(pick: _Pick) -> Callable[[Any], bytes | None]:
@@ -129,6 +145,9 @@ class Decoder:
         self._key_of = key_of(places)
         self._key_places = frozenset(places)
         self._wants_old = table.rekeyed or not table.schema.key
+        self._sources = {column.name: _pick_of(column) for column in table.source.columns}
+        self._computes = any(pick.compute is not None for pick in self._picks)
+        self._where = table.where
 
     def read(self, message: Message, value: bytes) -> Event:
         """Return what `message` does; `value` is its payload with the frame."""
@@ -155,6 +174,9 @@ class Decoder:
     def _fill(self, event: Event, record: _Values) -> None:
         op = record["op"]
         if op in ("c", "u", "r"):
+            if self._where is not None and not self._passes(record, self._where):
+                event.kind, event.key = DELETE, self._left(record, op)
+                return
             event.row = row = self._after(record)
             event.key = key = self._key_of(row)
             if None in key and self._key_places:
@@ -169,7 +191,7 @@ class Decoder:
 
     def _after(self, record: _Values) -> list[Cell]:
         after = record["after"]
-        if record["absent_after"] or record["exact_after"]:
+        if self._computes or record["absent_after"] or record["exact_after"]:
             return self._row(after, record["absent_after"] or (), record["exact_after"] or {})
         row: list[Cell] = [
             None if (value := after[field]) is None else decode(value)
@@ -184,6 +206,8 @@ class Decoder:
         return [self._cell(pick, values, absent, exact) for pick in self._picks]
 
     def _cell(self, pick: _Pick, values: _Values, absent: Collection[str], exact: _Values) -> Cell:
+        if pick.compute is not None:
+            return pick.compute.cell(self._cells(pick.compute.columns, values, absent, exact))
         if not pick.name:
             return pick.convert(b"") if pick.convert is not None else None
         if pick.name in absent:
@@ -197,10 +221,40 @@ class Decoder:
             text = pick.decode(value)
         return text if pick.convert is None else pick.convert(text)
 
+    def _cells(
+        self, columns: Iterable[str], values: _Values, absent: Collection[str], exact: _Values
+    ) -> dict[str, Cell]:
+        """Return the source's cells of some columns."""
+        return {name: self._cell(self._sources[name], values, absent, exact) for name in columns}
+
+    def _passes(self, record: _Values, where: Expression) -> bool:
+        """Tell whether the row is one of the target's."""
+        absent, exact = record["absent_after"] or (), record["exact_after"] or {}
+        found = where.value(self._cells(where.columns, record["after"], absent, exact))
+        if isinstance(found, bool):
+            return found
+        if found is ABSENT:
+            raise where.lacking(where.columns)
+        raise DataError(
+            f"{where.place}: `{where.text}` gives {'null' if found is None else repr(found)}, "
+            "not true or false",
+            hint="Say what null means, as in `status != null && status == 'paid'`.",
+        )
+
+    def _left(self, record: _Values, op: str) -> Key:
+        """Return the key under which the target may have a row that is not in the filter."""
+        if op == "u" and record["before"] is not None:
+            return self._before(record)
+        return self._key(record, "after")
+
     def _before(self, record: _Values) -> Key:
-        """Return the key of the row before, from the key columns alone."""
-        values = record["before"]
-        absent, exact = record["absent_before"] or (), record["exact_before"] or {}
+        """Return the key of the row before."""
+        return self._key(record, "before")
+
+    def _key(self, record: _Values, side: str) -> Key:
+        """Return the key of the row on one side, from the key columns alone."""
+        values = record[side]
+        absent, exact = record[f"absent_{side}"] or (), record[f"exact_{side}"] or {}
         row: list[Cell] = []
         for place, pick in enumerate(self._picks):
             wanted = place in self._key_places or not self._key_places

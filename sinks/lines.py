@@ -2,8 +2,8 @@
 
 A row then travels as one line of COPY text from the bytes of the record to the target's staging,
 with no object per column. Everything else (a table without a key, a key of its own, a place in
-json, a cast that changes the text, an Avro type that is not the one we write) is read by the
-plain decoder, whole table or single record.
+json, a cast that changes the text, a computed column, a filter, an Avro type that is not the one
+we write) is read by the plain decoder, whole table or single record.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Column = tuple[bytes, str, bool, int, Callable[[Any], bytes]]
 def line_reader(envelope: dict[str, Any], table: MappedTable, decoder: Decoder) -> Read:
     """Return what reads the records of a schema id: compiled where that can be, else `decoder`."""
     module = compiled("sinks._lines")
-    columns = None if module is None else _columns(envelope)
+    columns = _columns(envelope) if module is not None and table.copies else None
     if module is None or columns is None:
         return decoder.read
     places = {column[0].decode(): place for place, column in enumerate(columns)}

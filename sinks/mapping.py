@@ -10,6 +10,8 @@
           signed_up: {from: created_at, as: date}                  a cast
           sku: {path: attrs.sku}                                   a place inside json
           tenant: {value: acme}                                    a constant
+          total: {expr: price * double(quantity)}                  CEL over the row
+        where: status != 'draft'                                   only some rows
 
 An exact name wins over a glob, a glob written earlier over a later one, an exclusion over all.
 A mapping is compiled once per version of a table: what is left per row is one function a column.
@@ -18,17 +20,18 @@ A mapping is compiled once per version of a table: what is left per row is one f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from cdc.errors import ConfigError
-from schemas.table import Column, TableId, TableSchema, Type
-from sinks.cast import CASTS, Convert, cast, constant, json_path
+from schemas.table import Column, TableId, TableSchema
 from sinks.debezium_schema import declared
+from sinks.expression import Expression
+from sinks.fields import Cel, FieldEntry, FieldMap, MappedColumn, field_column
 
 __all__ = [
     "FieldMap",
@@ -45,32 +48,6 @@ __all__ = [
 _NO_TABLE = re.compile(r"[^.]+\.(transaction|message)|__debezium-heartbeat\..+")
 """Topics a source, or Debezium, writes beside those of its tables; only their exact name takes
 them."""
-
-
-class FieldMap(BaseModel):
-    """Where one target column comes from: exactly one of `from`, `path` and `value`."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-    source: str | None = Field(default=None, alias="from", description="Source column")
-    path: str | None = Field(
-        default=None, description="Place inside a json column: `column.key.key`, digits for lists"
-    )
-    value: str | bool | int | float | None = Field(default=None, description="A constant")
-    as_: str | None = Field(default=None, alias="as", description=f"Cast: {', '.join(CASTS)}")
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> FieldMap:
-        given = self.model_fields_set & {"source", "path", "value"}
-        if len(given) != 1:
-            raise ValueError("a field needs exactly one of `from`, `path` and `value`")
-        if self.as_ is not None and self.as_ not in CASTS:
-            raise ValueError(f"`as: {self.as_}` is not one of {', '.join(CASTS)}")
-        return self
-
-
-def _field(value: Any) -> Any:
-    return {"from": value} if isinstance(value, str) else value
 
 
 def _declared(text: str) -> str:
@@ -90,15 +67,18 @@ class TableMap(BaseModel):
     key: list[str] = Field(
         default_factory=list, description="Target columns of the key; empty: those of the topic"
     )
-    fields: dict[str, Annotated[FieldMap, BeforeValidator(_field)]] = Field(
-        default_factory=dict, description="Target column → source column; empty: all, as they are"
-    )
     format: Literal["auto", "tailrace", "debezium"] = Field(
         default="auto", description="Who wrote the topic; `auto` tells by the record"
     )
     columns: dict[str, Annotated[str, AfterValidator(_declared)]] = Field(
         default_factory=dict,
         description="Types in the source, as `numeric(12,2)`, for JSON that has no schema",
+    )
+    fields: dict[str, FieldEntry] = Field(
+        default_factory=dict, description="Target column → source column; empty: all, as they are"
+    )
+    where: Cel | None = Field(
+        default=None, description="CEL: which rows the target has; one that leaves is deleted"
     )
 
 
@@ -142,23 +122,23 @@ def _placed(name: str) -> TableId:
     return TableId(schema, rest) if dot else TableId("public", name)
 
 
-class MappedColumn(msgspec.Struct, frozen=True):
-    """One target column: the source column it is made of (None: a constant) and how."""
-
-    column: Column
-    source: Column | None
-    convert: Convert | None = None
-
-
 class MappedTable(msgspec.Struct, frozen=True):
     """A mapping bound to one version of a table.
 
-    `rekeyed` says that the key is not the topic's: then an update may move a row's key.
+    `rekeyed` says that the key is not the topic's: then an update may move a row's key. `where`
+    decides, over the source's columns, which rows the target has.
     """
 
     schema: TableSchema
     columns: tuple[MappedColumn, ...]
     rekeyed: bool
+    source: TableSchema
+    where: Expression | None = None
+
+    @property
+    def copies(self) -> bool:
+        """Whether every row of the source is one of the target, and no value is computed."""
+        return self.where is None and all(mapped.compute is None for mapped in self.columns)
 
     def keeps_apart(self, source: TableSchema) -> bool:
         """Tell whether rows with different topic keys have different target keys (R8)."""
@@ -185,7 +165,8 @@ class MappedTable(msgspec.Struct, frozen=True):
             key,
             source.attributes,
         )
-        return cls(schema, columns, rekeyed=bool(table.key))
+        where = _filter(source, topic, table, keyed=bool(key))
+        return cls(schema, columns, bool(table.key), source, where)
 
 
 def target_name(table: TableId, topic: str, template: str) -> TableId:
@@ -206,33 +187,32 @@ def target_name(table: TableId, topic: str, template: str) -> TableId:
 def _columns(source: TableSchema, topic: str, table: TableMap) -> Sequence[MappedColumn]:
     if not table.fields:
         return [MappedColumn(_plain(column), column) for column in source.columns]
-    by_name = {column.name: column for column in source.columns}
-    return [_mapped(name, field, by_name, topic) for name, field in table.fields.items()]
+    return [
+        field_column(name, field, source.columns, f"tables.{topic}.fields.{name}")
+        for name, field in table.fields.items()
+    ]
 
 
 def _plain(column: Column) -> Column:
     return msgspec.structs.replace(column, generated=False)
 
 
-def _mapped(name: str, field: FieldMap, columns: Mapping[str, Column], topic: str) -> MappedColumn:
-    place = f"tables.{topic}.fields.{name}"
-    if field.source is None and field.path is None:
-        kind, text = constant(field.value)
-        kind, convert = cast(kind, field.as_)
-        done = convert(text) if convert is not None and text is not None else text
-        return MappedColumn(Column(name, kind), None, lambda _: done)
-    wanted, *path = [field.source] if field.source is not None else (field.path or "").split(".")
-    source = columns.get(wanted or "")
-    if source is None:
+def _filter(source: TableSchema, topic: str, table: TableMap, *, keyed: bool) -> Expression | None:
+    if table.where is None:
+        return None
+    where = Expression(table.where, f"tables.{topic}.where", source.columns)
+    if where.kind not in (None, "bool"):
         raise ConfigError(
-            f"{place}: the topic has no column {wanted!r}",
-            hint=f"Choose among {', '.join(columns)}.",
+            f"{where.place}: `{where.text}` gives {where.kind}, not true or false",
+            hint="Compare it with something.",
         )
-    if not path:
-        kind, convert = cast(source.type, field.as_)
-        return MappedColumn(Column(name, kind, source.nullable), source, convert)
-    kind, convert = cast(Type("string", "postgres text"), field.as_)
-    return MappedColumn(Column(name, kind), source, json_path(path, convert))
+    if not keyed:
+        raise ConfigError(
+            f"{where.place}: a table without a key cannot be filtered: nobody knows which row to "
+            "delete when one leaves the filter",
+            hint="Name unique target columns under `key:`.",
+        )
+    return where
 
 
 def _inherited_key(

@@ -15,10 +15,12 @@ from cdc.kafka import KafkaConfig
 from cdc.metrics import metrics_table
 from cdc.options import fill_page, option_rows, option_table
 from cdc.plugins import Connector, Kind
+from sinks import mapping
 
-__all__ = ["CONFIG_PAGE", "connectors", "filled", "pages"]
+__all__ = ["CONFIG_PAGE", "MAPPING_PAGE", "connectors", "filled", "pages"]
 
 CONFIG_PAGE = Path(config.__file__).with_suffix(".md")
+MAPPING_PAGE = Path(mapping.__file__).with_suffix(".md")
 
 
 def connectors(
@@ -92,7 +94,7 @@ def _describe(found: Connector, *, markdown: bool, json: bool) -> None:
 
 def pages() -> dict[Path, Any]:
     """Return every page with generated tables, and the module its tables are made from."""
-    found: dict[Path, Any] = {CONFIG_PAGE: config}
+    found: dict[Path, Any] = {CONFIG_PAGE: config, MAPPING_PAGE: mapping}
     for kind in _kinds(None):
         for name in plugins.types(kind):
             module = plugins.load(kind, name).module

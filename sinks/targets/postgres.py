@@ -31,7 +31,7 @@ from cdc.errors import (
 )
 from cdc.failpoints import failpoint
 from schemas.table import TableId, TableSchema
-from sinks.mapping import FieldMap, TableMap, fixed_targets
+from sinks.mapping import fixed_targets
 from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
 from sinks.postgres.barriers import BarrierTable
 from sinks.postgres.catalog import Catalog
@@ -42,7 +42,7 @@ from sinks.refusals import vanished
 from sinks.sql import parents_first
 from sinks.target import Barrier, Cursor, RowsRefused, Span, Step, TopicPartition
 
-__all__ = ["Config", "FieldMap", "PostgresTarget", "TableMap", "check", "create", "drop"]
+__all__ = ["Config", "PostgresTarget", "check", "create", "drop"]
 
 _log = structlog.get_logger(__name__)
 

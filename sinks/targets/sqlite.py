@@ -23,7 +23,7 @@ from cdc.connector import Context, Finding
 from cdc.errors import DataError, TargetUnavailable
 from cdc.failpoints import failpoint
 from schemas.table import TableSchema
-from sinks.mapping import FieldMap, TableMap, fixed_targets
+from sinks.mapping import fixed_targets
 from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
 from sinks.refusals import vanished
 from sinks.sqlite.barriers import BarrierTable
@@ -42,7 +42,7 @@ from sinks.sqlite.reservation import Reservation
 from sinks.sqlite.table import Table
 from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
 
-__all__ = ["Config", "FieldMap", "SqliteTarget", "TableMap", "check", "create", "drop"]
+__all__ = ["Config", "SqliteTarget", "check", "create", "drop"]
 
 
 class Config(BaseModel):

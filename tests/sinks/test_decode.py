@@ -7,35 +7,16 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mapped import ORDERS, TOPIC, through
 from schema_strategies import rows, tables
 from schemas.avro import envelope_schema
 from schemas.change import ABSENT, Cell, Change, Op, Origin, Rows, Stamp
 from schemas.plan import Plan, SourceName
-from schemas.table import Column, TableId, TableSchema, Type
-from sinks.decode import DELETE, POISON, TRUNCATE, UPSERT, Decoder, Event
+from schemas.table import TableSchema
+from sinks.decode import DELETE, POISON, TRUNCATE, UPSERT, Decoder
 from sinks.mapping import MappedTable, TableMap
 
-TOPIC = "shop.public.orders"
 NO_MESSAGE: Any = None
-ORDERS = TableSchema(
-    TableId("public", "orders"),
-    (
-        Column("id", Type("int64")),
-        Column("note", Type("string")),
-        Column("amount", Type("decimal", "", 12, 2)),
-    ),
-    ("id",),
-)
-
-
-def through(table: TableSchema, change: Change, mapping: TableMap | None = None) -> list[Event]:
-    """The events of one change, written by a plan and read by a decoder."""
-    plan = Plan(table, table, SourceName("1", "test", "shop"), (1, 2))
-    run = Rows(table, "changes", Origin(3, 77, 1_700_000_000_000_000), [change], [5])
-    bound = MappedTable.bind(table, TOPIC, mapping or TableMap())
-    decoder = Decoder(envelope_schema(table, TOPIC), bound)
-    values = [record.value for record in plan.records(run, 0)]
-    return [decoder.read(NO_MESSAGE, value) for value in values if value is not None]
 
 
 @given(st.data())

@@ -152,6 +152,28 @@ def test_an_envelope_of_another_shape_is_left_to_the_plain_reader() -> None:
     assert line_reader(envelope, bound, decoder) == decoder.read
 
 
+@pytest.mark.parametrize(
+    "mapping",
+    [{}, {"fields": {"key": "id", "text": {"from": "string"}, "tenant": {"value": "acme"}}}],
+)
+def test_a_mapping_that_copies_columns_is_read_by_the_compiled_reader(
+    mapping: dict[str, Any],
+) -> None:
+    plain, compiled = readers(ALL_TYPES, TableMap.model_validate(mapping))
+    assert compiled != plain
+    assert type(compiled.__self__).__name__ == "LineReader"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "mapping", [{"where": "id > 1"}, {"fields": {"id": "id", "x": {"expr": "id + 1"}}}]
+)
+def test_a_mapping_that_computes_or_chooses_is_read_by_the_plain_reader(
+    mapping: dict[str, Any],
+) -> None:
+    plain, compiled = readers(ALL_TYPES, TableMap.model_validate(mapping))
+    assert compiled == plain
+
+
 def test_without_the_compiled_executor_the_plain_reader_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
