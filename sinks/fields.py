@@ -18,6 +18,8 @@ from schemas.change import ABSENT, Cell
 from schemas.table import Column, Type
 from sinks.cast import CASTS, Convert, cast, constant, json_path
 from sinks.expression import Expression, check_syntax
+from sinks.formats import NUMBERS, formatted, rounded, unit_converter
+from sinks.lookup import Lookup, LookupEntry, table_of
 from sinks.values import cast_named, text_of
 
 __all__ = ["Cel", "Compute", "FieldEntry", "FieldMap", "MappedColumn", "field_column"]
@@ -39,6 +41,19 @@ class FieldMap(BaseModel):
     value: str | bool | int | float | None = Field(default=None, description="A constant")
     expr: Cel | None = Field(default=None, description="CEL over the source columns")
     as_: str | None = Field(default=None, alias="as", description=f"Cast: {', '.join(CASTS)}")
+    format: str | None = Field(
+        default=None, description="How the source writes it: `%d.%m.%Y`, `1.234,56`, `yes|y/no|n`"
+    )
+    unit: str | None = Field(default=None, description="Units to convert: `g->kg`")
+    scale: int | None = Field(
+        default=None, ge=0, le=38, description="Digits behind the point, rounded half to even"
+    )
+    lookup: LookupEntry | None = Field(
+        default=None, description="Table to look the value up in: a file, or a block"
+    )
+    default: str | bool | int | float | None = Field(
+        default=None, description="In place of NULL, and of what a lookup does not find"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> FieldMap:
@@ -46,6 +61,19 @@ class FieldMap(BaseModel):
             raise ValueError("a field needs exactly one of `from`, `path`, `value` and `expr`")
         if self.as_ is not None and self.as_ not in CASTS:
             raise ValueError(f"`as: {self.as_}` is not one of {', '.join(CASTS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> FieldMap:
+        if self.format is not None and self.as_ is None:
+            raise ValueError("`format` needs `as`: what is it?")
+        if self.format is not None and self.as_ is not None:
+            formatted(self.as_, self.format)
+        if self.unit is not None:
+            unit_converter(self.unit)
+        ways = self.model_fields_set & {"format", "unit", "scale", "lookup", "default"}
+        if ways and "value" in self.model_fields_set:
+            raise ValueError(f"a constant has no `{min(ways)}`")
         return self
 
 
@@ -82,7 +110,7 @@ def field_column(name: str, field: FieldMap, source: Sequence[Column], place: st
     Raises `errors.ConfigError` for a column that is not there.
     """
     if field.expr is not None:
-        return _computed(name, Expression(field.expr, f"{place}.expr", source), field.as_)
+        return _computed(name, Expression(field.expr, f"{place}.expr", source), field)
     if field.source is None and field.path is None:
         kind, text = constant(field.value)
         kind, convert = cast(kind, field.as_)
@@ -90,11 +118,73 @@ def field_column(name: str, field: FieldMap, source: Sequence[Column], place: st
         return MappedColumn(Column(name, kind), None, lambda _: done)
     wanted, *path = [field.source] if field.source is not None else (field.path or "").split(".")
     column = _column(wanted or "", source, place)
-    if not path:
-        kind, convert = cast(column.type, field.as_)
-        return MappedColumn(Column(name, kind, column.nullable), column, convert)
-    kind, convert = cast(Type("string", "postgres text"), field.as_)
-    return MappedColumn(Column(name, kind), column, json_path(path, convert))
+    given = Type("string", "postgres text") if path else column.type
+    kind, convert = _way(field, given)
+    if path:
+        convert = json_path(path, convert)
+    if field.default is None:
+        nullable = column.nullable or bool(path)
+        return MappedColumn(Column(name, kind, nullable), column, convert)
+    return MappedColumn(Column(name, kind), None, compute=_or_default(column, convert, field))
+
+
+def _way(field: FieldMap, kind: Type) -> tuple[Type, Convert | None]:
+    """Return the type and the function for a text of `kind`, None where none is needed."""
+    steps: list[Convert] = []
+    if field.format is not None and field.as_ is not None:
+        steps.append(formatted(field.as_, field.format))
+        kind = CASTS["numeric" if field.as_ in NUMBERS else field.as_]
+    if field.unit is not None:
+        steps.append(unit_converter(field.unit))
+    if field.scale is not None:
+        steps.append(rounded(field.scale))
+    if field.unit is not None or field.scale is not None:
+        kind = CASTS["numeric"]
+    if field.lookup is not None:
+        steps.append(_found(field.lookup, constant(field.default)[1]))
+        kind = CASTS["text"]
+    kind, last = cast(kind, field.as_)
+    return kind, _chain([*steps, *([] if last is None else [last])])
+
+
+def _chain(steps: Sequence[Convert]) -> Convert | None:
+    if len(steps) < 2:
+        return steps[0] if steps else None
+
+    def convert(text: bytes) -> bytes | None:
+        found: bytes | None = text
+        for step in steps:
+            if found is not None:
+                found = step(found)
+        return found
+
+    return convert
+
+
+def _found(lookup: Lookup, default: bytes | None) -> Convert:
+    table = table_of(lookup)
+
+    def convert(text: bytes) -> bytes | None:
+        if text not in table and default is None:
+            raise DataError(
+                f"{text.decode(errors='replace')!r} is not in {lookup.file}",
+                hint="Add it and `cdc restart` the sink, or give the field a `default`.",
+            )
+        return table.get(text, default)
+
+    return convert
+
+
+def _or_default(column: Column, convert: Convert | None, field: FieldMap) -> Compute:
+    default = constant(field.default)[1]
+
+    def cell(cells: Mapping[str, Cell]) -> Cell:
+        found = cells[column.name]
+        if isinstance(found, bytes) and convert is not None:
+            found = convert(found)
+        return default if found is None else found
+
+    return Compute((column.name,), cell)
 
 
 def _column(name: str, source: Sequence[Column], place: str) -> Column:
@@ -107,28 +197,31 @@ def _column(name: str, source: Sequence[Column], place: str) -> Column:
     return found
 
 
-def _computed(name: str, expression: Expression, as_: str | None) -> MappedColumn:
-    chosen = as_ or expression.kind
+def _computed(name: str, expression: Expression, field: FieldMap) -> MappedColumn:
+    further = field.model_fields_set & {"format", "unit", "scale", "lookup"}
+    chosen = expression.kind or "text" if further else field.as_ or expression.kind
     if chosen is None:
         raise ConfigError(
             f"{expression.place}: nobody can tell the type of `{expression.text}` before a row",
             hint="Say it: `as: text`, `as: bigint`, …",
         )
     write = _writer(chosen)
+    kind, convert = _way(field, CASTS[chosen]) if further else (CASTS[chosen], None)
+    default = constant(field.default)[1]
 
     def cell(cells: Mapping[str, Cell]) -> Cell:
         value: object = expression.value(cells)
         if value is ABSENT:
             return ABSENT
         try:
-            return write(value)
+            text = write(value)
+            text = convert(text) if convert is not None and text is not None else text
         except DataError as error:
             where = f"{expression.place}: `{expression.text}`"
             raise DataError(f"{where}: {error}", hint=error.hint) from error
+        return default if text is None else text
 
-    return MappedColumn(
-        Column(name, CASTS[chosen]), None, compute=Compute(expression.columns, cell)
-    )
+    return MappedColumn(Column(name, kind), None, compute=Compute(expression.columns, cell))
 
 
 def _writer(name: str) -> Callable[[Any], bytes | None]:

@@ -32,9 +32,11 @@ from schemas.table import Column, TableId, TableSchema
 from sinks.debezium_schema import declared
 from sinks.expression import Expression
 from sinks.fields import Cel, FieldEntry, FieldMap, MappedColumn, field_column
+from sinks.lookup import Lookup
 
 __all__ = [
     "FieldMap",
+    "Lookup",
     "MappedColumn",
     "MappedTable",
     "Selection",
@@ -76,6 +78,17 @@ class TableMap(BaseModel):
     )
     fields: dict[str, FieldEntry] = Field(
         default_factory=dict, description="Target column → source column; empty: all, as they are"
+    )
+    rest: bool = Field(default=False, description="Also every column that no field takes, as it is")
+    rename: dict[str, str] = Field(
+        default_factory=dict, description="Source column → target column, among the rest"
+    )
+    drop: list[str] = Field(
+        default_factory=list, description="Globs of source columns left out of the rest"
+    )
+    flatten: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="json column → places in it, in its stead: `attrs: [sku]` is `attrs_sku`",
     )
     where: Cel | None = Field(
         default=None, description="CEL: which rows the target has; one that leaves is deleted"
@@ -185,16 +198,61 @@ def target_name(table: TableId, topic: str, template: str) -> TableId:
 
 
 def _columns(source: TableSchema, topic: str, table: TableMap) -> Sequence[MappedColumn]:
-    if not table.fields:
-        return [MappedColumn(_plain(column), column) for column in source.columns]
-    return [
+    fields = [
         field_column(name, field, source.columns, f"tables.{topic}.fields.{name}")
         for name, field in table.fields.items()
     ]
+    if table.fields and not (table.rest or table.rename or table.drop or table.flatten):
+        return fields
+    taken = {field.source for field in table.fields.values()} | table.fields.keys()
+    _refuse_unknown(source, topic, table)
+    rest = [
+        mapped
+        for column in source.columns
+        if not any(fnmatchcase(column.name, glob) for glob in table.drop)
+        for mapped in _kept(column, topic, table)
+        if column.name not in taken
+    ]
+    return _distinct([*rest, *fields], topic)
 
 
-def _plain(column: Column) -> Column:
-    return msgspec.structs.replace(column, generated=False)
+def _kept(column: Column, topic: str, table: TableMap) -> Sequence[MappedColumn]:
+    """Return what becomes of a column that no field takes."""
+    name = table.rename.get(column.name, column.name)
+    if column.name not in table.flatten:
+        kept = msgspec.structs.replace(column, name=name, generated=False)
+        return [MappedColumn(kept, column)]
+    return [
+        field_column(
+            f"{name}_{path.replace('.', '_')}",
+            FieldMap(path=f"{column.name}.{path}"),
+            [column],
+            f"tables.{topic}.flatten.{column.name}",
+        )
+        for path in table.flatten[column.name]
+    ]
+
+
+def _refuse_unknown(source: TableSchema, topic: str, table: TableMap) -> None:
+    known = [column.name for column in source.columns]
+    for block, names in (("rename", table.rename), ("flatten", table.flatten)):
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"tables.{topic}.{block}: the topic has no column {name!r}",
+                    hint=f"Choose among {', '.join(known)}.",
+                )
+
+
+def _distinct(columns: Sequence[MappedColumn], topic: str) -> Sequence[MappedColumn]:
+    names = [mapped.column.name for mapped in columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"tables.{topic}: two columns would be called {', '.join(twice)}",
+            hint="`rename` one of them.",
+        )
+    return columns
 
 
 def _filter(source: TableSchema, topic: str, table: TableMap, *, keyed: bool) -> Expression | None:

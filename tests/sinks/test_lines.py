@@ -154,7 +154,11 @@ def test_an_envelope_of_another_shape_is_left_to_the_plain_reader() -> None:
 
 @pytest.mark.parametrize(
     "mapping",
-    [{}, {"fields": {"key": "id", "text": {"from": "string"}, "tenant": {"value": "acme"}}}],
+    [
+        {},
+        {"fields": {"key": "id", "text": {"from": "string"}, "tenant": {"value": "acme"}}},
+        {"rename": {"id": "number"}, "drop": ["json"], "rest": True},
+    ],
 )
 def test_a_mapping_that_copies_columns_is_read_by_the_compiled_reader(
     mapping: dict[str, Any],
@@ -165,7 +169,13 @@ def test_a_mapping_that_copies_columns_is_read_by_the_compiled_reader(
 
 
 @pytest.mark.parametrize(
-    "mapping", [{"where": "id > 1"}, {"fields": {"id": "id", "x": {"expr": "id + 1"}}}]
+    "mapping",
+    [
+        {"where": "id > 1"},
+        {"fields": {"id": "id", "x": {"expr": "id + 1"}}},
+        {"fields": {"id": "id", "x": {"from": "string", "default": ""}}},
+        {"fields": {"id": "id", "x": {"from": "int32", "unit": "g->kg"}}},
+    ],
 )
 def test_a_mapping_that_computes_or_chooses_is_read_by_the_plain_reader(
     mapping: dict[str, Any],
