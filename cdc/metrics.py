@@ -40,6 +40,7 @@ NAMES: dict[str, str] = {
     "cdc_slot_retained_bytes": "Log the source system keeps for this worker",
     "cdc_retries_total": "Sessions begun again after an error, by class of `error`",
     "cdc_dead_letters_total": "Records written to the dead-letter topic",
+    "cdc_invalid_rows_total": "Rows that broke a `rule` of the mapping of a `table`",
     "cdc_repeats_dropped_total": "Records already applied that came again and were dropped",
     "cdc_state": "1 for the `state` the worker is in",
     "cdc_snapshot_rows": "Rows of a `table` read by the running snapshot",
@@ -78,6 +79,7 @@ class Metrics:
         self.dead_letters = self._counter("cdc_dead_letters_total")
         self.repeats_dropped = self._counter("cdc_repeats_dropped_total")
         self.heartbeat = self._gauge("cdc_heartbeat_timestamp_seconds")
+        self._invalid = self._made(Counter, "cdc_invalid_rows_total", "table", "rule")
         self._retries = self._made(Counter, "cdc_retries_total", "error")
         self._state = self._made(Gauge, "cdc_state", "state")
         self._done = self._made(Gauge, "cdc_snapshot_rows", "table")
@@ -96,6 +98,10 @@ class Metrics:
     def retried(self, error: Exception) -> None:
         """Count one session that ended with `error` and begins again."""
         self._retries.labels(**self._labels, error=type(error).__name__).inc()
+
+    def invalid(self, table: str, rule: str, rows: int) -> None:
+        """Count rows of a target table that broke a rule."""
+        self._invalid.labels(**self._labels, table=table, rule=rule).inc(rows)
 
     def state(self, state: str) -> None:
         """Show `state` as the only one, and that the worker is alive."""

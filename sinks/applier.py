@@ -56,11 +56,16 @@ class Entangled(TargetUnavailable):
     """A row is refused because of rows that other workers have yet to apply, or so it seems."""
 
 
+def _all(events: Sequence[Event]) -> Sequence[Event]:
+    return events
+
+
 class Applier:
     """Applies cuts to one target, one at a time.
 
     `may_judge` tells whether a refused row may be poison already: with several workers, only when
-    every partition has been applied as far as these events (R4).
+    every partition has been applied as far as these events (R4). `screen` judges the events of one
+    transaction together (`sinks/screen.py`).
     """
 
     def __init__(
@@ -69,18 +74,20 @@ class Applier:
         letters: DeadLetters,
         tables: Sequence[tuple[TableSchema, bool]],
         may_judge: Callable[[Sequence[Event]], bool],
+        screen: Callable[[Sequence[Event]], Sequence[Event]] = _all,
     ) -> None:
         self._target = target
         self._letters = letters
         self._tables = tables
         self._may_judge = may_judge
+        self._screen = screen
         self._prepared = 0
 
     def apply(self, cut: Cut) -> Applied:
         """Apply `cut`. Raises `CursorMoved`, `errors.Unavailable` and `errors.Stop`."""
         started = time.monotonic()
         self._prepare()
-        merged = _merged(cut.partitions)
+        merged = self._screen(_merged(cut.partitions))
         events = self._letters.sift(merged)
         try:
             while named := self._refused(events, cut.spans):
@@ -124,7 +131,7 @@ class Applier:
         def steps() -> Iterator[Step]:
             nonlocal total
             for partitions in pieces:
-                events = self._letters.sift(_merged(partitions))
+                events = self._letters.sift(self._screen(_merged(partitions)))
                 total = _sum(total, summed(events, 0, 0, 0.0))
                 self._prepare()
                 yield from collapse(events)

@@ -34,6 +34,7 @@ from sinks.cast import Convert
 from sinks.expression import Expression
 from sinks.fields import Compute, MappedColumn
 from sinks.mapping import MappedTable
+from sinks.rules import Tally
 
 __all__ = [
     "DELETE",
@@ -129,9 +130,11 @@ def key_of(places: tuple[int, ...]) -> Callable[[list[Cell]], Key]:
 
 
 class Decoder:
-    """Reads the records of one schema id for one mapping."""
+    """Reads the records of one schema id for one mapping; `tally` counts broken rules."""
 
-    def __init__(self, envelope: dict[str, Any], table: MappedTable) -> None:
+    def __init__(
+        self, envelope: dict[str, Any], table: MappedTable, tally: Tally | None = None
+    ) -> None:
         self.schema = table.schema
         self._writer = parse_schema(raw_schema(envelope))
         self._picks = tuple(_pick(mapped) for mapped in table.columns)
@@ -148,9 +151,14 @@ class Decoder:
         self._sources = {column.name: _pick_of(column) for column in table.source.columns}
         self._computes = any(pick.compute is not None for pick in self._picks)
         self._where = table.where
+        self._rules = table.rules
+        self._tally = tally or Tally()
 
     def read(self, message: Message, value: bytes) -> Event:
-        """Return what `message` does; `value` is its payload with the frame."""
+        """Return what `message` does; `value` is its payload with the frame.
+
+        Raises `errors.Stop` for a row that breaks a rule whose policy that is.
+        """
         try:
             record: Any = schemaless_reader(BytesIO(value[FRAME_BYTES:]), self._writer, None)
             event = self._event(record, message, len(value))
@@ -183,6 +191,8 @@ class Decoder:
                 raise DataError(f"a key column of {self.schema.table} is null")
             if op == "u" and self._wants_old:
                 event.old = self._old(record, key)
+            if self._rules is not None and not self._rules.judge(row, self._tally):
+                event.kind = SKIP
         elif op == "d":
             event.kind = DELETE
             event.key = self._before(record)

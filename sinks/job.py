@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -34,6 +34,10 @@ class SinkReporter(Protocol):
 
     def applied(self, applied: Applied) -> None:
         """Count one target transaction."""
+        ...
+
+    def invalid(self, rows: Mapping[tuple[str, str], int]) -> None:
+        """Count rows that broke a rule of the mapping, by table and rule."""
         ...
 
     def beat(self, status: SinkStatus, error: CdcError | None) -> None:

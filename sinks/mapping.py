@@ -33,12 +33,14 @@ from sinks.debezium_schema import declared
 from sinks.expression import Expression
 from sinks.fields import Cel, FieldEntry, FieldMap, MappedColumn, field_column
 from sinks.lookup import Lookup
+from sinks.rules import OnInvalid, Rule, Rules
 
 __all__ = [
     "FieldMap",
     "Lookup",
     "MappedColumn",
     "MappedTable",
+    "Rule",
     "Selection",
     "TableMap",
     "Tables",
@@ -93,6 +95,12 @@ class TableMap(BaseModel):
     where: Cel | None = Field(
         default=None, description="CEL: which rows the target has; one that leaves is deleted"
     )
+    rules: list[Rule] = Field(
+        default_factory=list, description="What a row must be like to be applied"
+    )
+    on_invalid: OnInvalid = Field(
+        default="dead_letter", description="What becomes of a row that breaks a rule"
+    )
 
 
 def _table_map(value: Any) -> Any:
@@ -139,7 +147,8 @@ class MappedTable(msgspec.Struct, frozen=True):
     """A mapping bound to one version of a table.
 
     `rekeyed` says that the key is not the topic's: then an update may move a row's key. `where`
-    decides, over the source's columns, which rows the target has.
+    decides, over the source's columns, which rows the target has; `rules`, over the target's, which
+    may be applied.
     """
 
     schema: TableSchema
@@ -147,11 +156,13 @@ class MappedTable(msgspec.Struct, frozen=True):
     rekeyed: bool
     source: TableSchema
     where: Expression | None = None
+    rules: Rules | None = None
 
     @property
     def copies(self) -> bool:
         """Whether every row of the source is one of the target, and no value is computed."""
-        return self.where is None and all(mapped.compute is None for mapped in self.columns)
+        judged = self.where is not None or self.rules is not None
+        return not judged and all(mapped.compute is None for mapped in self.columns)
 
     def keeps_apart(self, source: TableSchema) -> bool:
         """Tell whether rows with different topic keys have different target keys (R8)."""
@@ -179,7 +190,10 @@ class MappedTable(msgspec.Struct, frozen=True):
             source.attributes,
         )
         where = _filter(source, topic, table, keyed=bool(key))
-        return cls(schema, columns, bool(table.key), source, where)
+        rules = None
+        if table.rules:
+            rules = Rules(table.rules, table.on_invalid, schema, f"tables.{topic}.rules")
+        return cls(schema, columns, bool(table.key), source, where, rules)
 
 
 def target_name(table: TableId, topic: str, template: str) -> TableId:

@@ -15,6 +15,8 @@ from sinks.debezium_record import is_debezium
 from sinks.decode import Decoder, Event, poison
 from sinks.lines import Read, line_reader
 from sinks.mapping import MappedTable, Selection, TableMap
+from sinks.rules import Tally
+from sinks.screen import Screen
 
 __all__ = ["Routes", "Schemas", "Sharing"]
 
@@ -44,7 +46,8 @@ class Routes:
 
     `applied` are the topics whose changes reached the target before, `begun` those with a cursor
     there; `tables` are the target tables met so far, each with whether it must be there already.
-    `lines` says that the target takes rows as lines of COPY text.
+    `lines` says that the target takes rows as lines of COPY text. `tally` counts the rows that
+    break rules, and `screen` judges those of one transaction together.
     """
 
     def __init__(
@@ -60,9 +63,14 @@ class Routes:
         self.applied: set[str] = set()
         self.begun: set[str] = set()
         self.tables: list[tuple[TableSchema, bool]] = []
+        self.tally = Tally()
+        self.screen = Screen(self.tally)
 
     def read(self, message: Message, value: bytes) -> Event:
-        """Return what `message` does. Raises `errors.ConfigError`, `errors.RegistryUnavailable`."""
+        """Return what `message` does.
+
+        Raises `errors.ConfigError`, `errors.RegistryUnavailable`, and `errors.Stop` by a rule.
+        """
         topic = message.topic() or ""
         read = self._readers.get((topic, value[:5]))
         if read is None:
@@ -124,7 +132,9 @@ class Routes:
             bound = self.bind(table_schema(envelope), topic, table)
             if key is not None:
                 self._ours.add((topic, key[:5]))
-            decoder = Decoder(envelope, bound)
+            decoder = Decoder(envelope, bound, self.tally)
+            if bound.rules is not None:
+                self.screen.add(decoder.schema, bound.rules)
             read = line_reader(envelope, bound, decoder) if self._lines else decoder.read
         self._readers[topic, value[:5]] = read
         return read

@@ -47,7 +47,8 @@ class Session:
         self._cuts = Cuts()
         self._letters = DeadLetters(job.kafka, job.context, job.on_poison)
         tables = self._routes.tables
-        self._applier = Applier(self._target, self._letters, tables, self._may_judge)
+        screen = self._routes.screen
+        self._applier = Applier(self._target, self._letters, tables, self._may_judge, screen)
         self._alone = job.workers == 1
         self._known: dict[str, list[TopicPartition]] = {}
         self._barriers = Barriers(self._applier.meet, lambda topic: len(self._known[topic]))
@@ -75,6 +76,7 @@ class Session:
         pending, self._pending = self._pending, None
         if pending is not None and pending.exception() is None:
             self._job.reporter.applied(pending.result())
+        self._tell_broken()
         self._intake.close()
         self._letters.close()
         self._target.close()
@@ -82,6 +84,7 @@ class Session:
     def step(self) -> None:
         """Read what there is, and hand over what can be applied."""
         self._fill()
+        self._tell_broken()
         if self._cuts.follow(self._is_new) or time.monotonic() - self._looked >= _LOOK_S:
             self._look()
         if self._pending is not None and self._pending.done():
@@ -97,6 +100,12 @@ class Session:
 
     def _fill(self) -> None:
         self._intake.fill(_WAIT_S, self._job.buffer_bytes - self._intake.bytes)
+
+    def _tell_broken(self) -> None:
+        """Report the rows that broke a rule, of both threads."""
+        broken = self._routes.tally.drain()
+        if broken:
+            self._job.reporter.invalid(broken)
 
     def has_caught_up(self) -> bool:
         """Tell whether all was handed over that lay before the boundaries met at the start."""

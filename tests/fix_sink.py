@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -87,12 +88,16 @@ class Told:
 
     def __init__(self) -> None:
         self.batches: list[Applied] = []
+        self.broken: Counter[tuple[str, str]] = Counter()
         self.states: list[str] = []
         self.errors: list[CdcError] = []
         self.last = SinkStatus()
 
     def applied(self, applied: Applied) -> None:
         self.batches.append(applied)
+
+    def invalid(self, rows: Mapping[tuple[str, str], int]) -> None:
+        self.broken.update(rows)
 
     def beat(self, status: SinkStatus, error: CdcError | None) -> None:
         self.last = status

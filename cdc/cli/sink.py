@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -33,6 +34,11 @@ class SinkReport(Report):
         if applied.newest_ms:
             latency = time.time() - applied.newest_ms / 1000
             self.metrics.latency_seconds.observe(max(0.0, latency))
+
+    def invalid(self, rows: Mapping[tuple[str, str], int]) -> None:
+        """Count rows that broke a rule of the mapping, by table and rule."""
+        for (table, rule), count in rows.items():
+            self.metrics.invalid(table, rule, count)
 
     def beat(self, status: SinkStatus, error: CdcError | None) -> None:
         """Tell the present state."""

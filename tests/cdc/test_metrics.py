@@ -157,3 +157,16 @@ def test_json_logs_carry_the_unit_and_no_password(capsys: pytest.CaptureFixture[
     assert "Traceback" in json.loads(second)["exception"]
     assert "hunter2" not in first + second
     structlog.reset_defaults()
+
+
+def test_rows_that_broke_a_rule_are_counted_by_table_and_rule(metrics: Metrics) -> None:
+    for table, rule, rows in (("a.b", "age.range", 2), ("a.b", "mail", 1), ("a.b", "mail", 3)):
+        metrics.invalid(table, rule, rows)
+    families = text_string_to_metric_families(metrics.page().decode())
+    counted = {
+        (sample.labels["table"], sample.labels["rule"]): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "cdc_invalid_rows_total"
+    }
+    assert counted == {("a.b", "age.range"): 2, ("a.b", "mail"): 4}

@@ -135,6 +135,9 @@ class Desk:
     def applied(self, _applied: object) -> None:
         """Nobody counts."""
 
+    def invalid(self, _rows: object) -> None:
+        """Nobody counts."""
+
     def beat(self, _status: object, _error: object) -> None:
         """Nobody looks."""
 
