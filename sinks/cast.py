@@ -16,7 +16,7 @@ import orjson
 from cdc.errors import DataError
 from schemas.table import Type
 
-__all__ = ["CASTS", "Convert", "cast", "constant", "json_path"]
+__all__ = ["CASTS", "Convert", "cast", "constant", "convert_between", "json_path"]
 
 Convert = Callable[[bytes], bytes | None]
 """Text → text, or NULL. Raises `errors.DataError` for a text that has no such form."""
@@ -88,7 +88,7 @@ def _number_of_truth(text: bytes) -> bytes:
     return b"1" if text == b"t" else b"0"
 
 
-def _convert(before: Type, after: Type) -> Convert | None:
+def convert_between(before: Type, after: Type) -> Convert | None:
     """Return the function between two texts, None where they are the same."""
     old, new = before.logical, after.logical
     if old in _MOMENTS and new in ("date", "time"):
@@ -107,7 +107,7 @@ def cast(before: Type, name: str | None) -> tuple[Type, Convert | None]:
     if name is None:
         return before, None
     after = CASTS[name]
-    return after, _convert(before, after)
+    return after, convert_between(before, after)
 
 
 def constant(value: str | bool | float | None) -> tuple[Type, bytes | None]:  # noqa: FBT001

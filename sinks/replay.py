@@ -20,7 +20,7 @@ see nothing of a replay.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from confluent_kafka import Message
@@ -106,7 +106,10 @@ def batches(chosen: Iterable[Letter]) -> Iterator[list[Letter]]:
 
 
 class Replay:
-    """Applies letters of one sink; `target` is open. Not for two threads."""
+    """Applies letters of one sink; `target` is open. Not for two threads.
+
+    `repair` may change the payload of a letter's record before the mapping sees it.
+    """
 
     def __init__(
         self,
@@ -115,8 +118,11 @@ class Replay:
         target: Target,
         selection: Selection,
         schemas: Schemas,
+        *,
+        repair: Callable[[Letter, bytes], bytes] | None = None,
     ) -> None:
         self._context = context
+        self._repair = repair
         self._kafka = kafka
         self._target = target
         self._selection = selection
@@ -180,10 +186,15 @@ class Replay:
     def _event(self, letter: Letter, message: Message) -> Event:
         record = original(message, letter.record)
         value = record.value()
-        if value is not None:
-            return self._routes.read(record, value)
-        buried = self._routes.bury(record)
-        return buried or poison(record, 0, DataError("the record has no value"))
+        if value is None:
+            buried = self._routes.bury(record)
+            return buried or poison(record, 0, DataError("the record has no value"))
+        try:
+            payload = value if self._repair is None else self._repair(letter, value)
+        except (DataError, ValueError) as error:
+            wrong = error if isinstance(error, DataError) else DataError(f"not repaired: {error}")
+            return poison(record, len(value), wrong)
+        return self._routes.read(record, payload)
 
     def _targets(self) -> Mapping[TableId, int]:
         """Return how many topics of the sink each target table takes, as far as names tell."""

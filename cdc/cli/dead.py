@@ -33,6 +33,7 @@ from cdc.errors import ConfigError, DataError
 from schemas.registry import Registry
 from sinks.letters import DROPPED, REPLAYED, Ledger, Letter, LetterTopic, original
 from sinks.mapping import Selection
+from sinks.repair import Repair
 from sinks.replay import Replay, Verdict, batches, held_back
 from sinks.target import Target
 
@@ -42,6 +43,10 @@ app = typer.Typer(no_args_is_help=True, help="List, show, replay or drop dead le
 Letters = Annotated[
     list[str] | None,
     typer.Argument(metavar="[LETTER]...", help="Only these, as `list` names them."),
+]
+Fix = Annotated[
+    str | None,
+    typer.Option("--fix", metavar="EXPR", help="CEL map of columns to change, over the row."),
 ]
 _ROWS = 20
 _ROUNDS = 100
@@ -112,6 +117,7 @@ def show(
 def replay(
     sink: SinkArgument,
     letters: Letters = None,
+    fix: Fix = None,
     *,
     chosen: Filter,
     config: ConfigFile = DEFAULT_FILE,
@@ -119,17 +125,19 @@ def replay(
 ) -> None:
     """Apply open letters after all, once the target or the mapping was repaired.
 
+    `--fix` repairs the chosen letters themselves, by a CEL map of columns over the row.
+
     Each is applied once, whatever happens meanwhile, and none over a newer change of its row: that
     one is `superseded` and can be dropped. The sink may go on working. Letters of one key go in
     order. The exit code is 1 when any letter is left.
 
-    Example: cdc dead replay crm --reason '*too long*'
+    Example: cdc dead replay crm --reason '*too long*' --fix '{"name": name.substring(0, 8)}'
     """
     pipeline = pipeline_of(config, f"sink/{sink}")
     unit = pipeline.unit(f"sink/{sink}")
     with _opened(pipeline, sink) as (topic, ledger, decoder):
         wanted = _wanted(topic, ledger, letters, chosen, decoder)
-        told = _replayed(pipeline, unit, topic, (ledger, wanted))
+        told = _replayed(pipeline, unit, topic, (ledger, wanted), fix)
     left = [verdict for verdict in told if verdict.state != REPLAYED]
     said = [_verdict(topic, verdict) for verdict in told]
     if json:
@@ -184,8 +192,22 @@ def _opened(pipeline: Pipeline, sink: str) -> Iterator[tuple[LetterTopic, Ledger
         topic.close()
 
 
+def _repair(
+    fix: str | None, wanted: Sequence[Letter], registry: Registry
+) -> Callable[[Letter, bytes], bytes] | None:
+    """Return what repairs the letters that were chosen, and no others."""
+    if fix is None:
+        return None
+    repair, chosen = Repair(fix, registry.get), {letter.offset for letter in wanted}
+    return lambda letter, value: repair.repaired(value) if letter.offset in chosen else value
+
+
 def _replayed(
-    pipeline: Pipeline, unit: Unit, topic: LetterTopic, given: tuple[Ledger, list[Letter]]
+    pipeline: Pipeline,
+    unit: Unit,
+    topic: LetterTopic,
+    given: tuple[Ledger, list[Letter]],
+    fix: str | None,
 ) -> list[Verdict]:
     """Replay, and again what a sink that blocks keys put behind the letters meanwhile."""
     settings: Any = unit.config
@@ -194,8 +216,10 @@ def _replayed(
     out: list[Verdict] = []
     target: Target = unit.connector.offer("create")(unit.context, settings)
     with Registry(pipeline.kafka.registry) as registry:
+        repair = _repair(fix, wanted, registry)
         target.open()
-        work = Replay(unit.context, pipeline.kafka, target, Selection(settings.tables), registry)
+        tables = Selection(settings.tables)
+        work = Replay(unit.context, pipeline.kafka, target, tables, registry, repair=repair)
         try:
             for _ in range(_ROUNDS):
                 told = _round(work, ledger, wanted)

@@ -21,7 +21,7 @@ def parts(span: str) -> tuple[tuple[str, ...], list[str]]:
     """Return the command's words and its options."""
     words = shlex.split(span)[1:]
     command = [words[0]]
-    if words[0] in {"local", "position", "schema"} and len(words) > 1:
+    if words[0] in {"dead", "local", "map", "position", "schema"} and len(words) > 1:
         command.append(words[1].partition("|")[0])
     if words[:2] == ["sink", "rewind"]:
         command.append("rewind")

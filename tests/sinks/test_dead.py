@@ -322,3 +322,15 @@ def test_a_worker_killed_around_its_letters_leaves_each_once(
     dead.sink.wait_for(ALL, [(1, "short"), (4, "later")])
     assert dead.raw() == 2
     assert [one["offset"] for one in dead.open()] == [1, 2]
+
+
+def test_a_letter_is_repaired_by_an_expression_and_applied(dead: Dead) -> None:
+    dead.change(insert(b"1", b"short"), insert(b"2", LONG), insert(b"3", LONG))
+    dead.sink.start().wait_for(ALL, [(1, "short")])
+    wrong = dead.run("replay", "mirror", "--fix", '{"id": 9}')
+    assert (wrong.code, "id is a column of the key" in wrong.err) == (2, True)
+    still = dead.run("replay", "mirror", "--key", "3", "--fix", '{"name": name + "!"}', "--json")
+    assert [one["state"] for one in still.json()["letters"]] == ["refused"]
+    assert dead.states("--key", "3", "--fix", '{"name": name.substring(0, 4)}') == ["replayed"]
+    assert dead.sink.query(ALL) == [(1, "short"), (3, "much")]
+    assert [one["key"] for one in dead.open()] == [{"id": 2}]
