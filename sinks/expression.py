@@ -14,6 +14,7 @@ columns' types. Source: CEL language definition; the `cel` crate by way of its P
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -70,6 +71,8 @@ def _library() -> tuple[Any, dict[str, Any]]:
             "expressions need the CEL library",
             hint="pip install 'tailrace[cel]'",
         ) from error
+    # It would log each row that an expression fails for, with its values; the letter says it.
+    logging.getLogger("cel").setLevel(logging.CRITICAL)
     context = library.Context()
     import_module("cel.stdlib").add_stdlib_to_context(context)
     return library, context.functions
@@ -193,7 +196,10 @@ class Expression:
 
 
 def _line(error: Exception) -> str:
-    """Return what the library says of a failure, without its advice for Python programmers."""
+    """Return what the library says of a failure, without its words for Python programmers."""
     if isinstance(error, KeyError):
         return f"there is no {error}"
-    return str(error).partition("\n")[0].partition(". CEL does not coerce")[0].rstrip(".")
+    said = str(error).partition("\n")[0]
+    said = re.split(r"\. (?:CEL does not coerce|Check (?:that|function))", said)[0]
+    said = re.sub(r"Python function call failed: \w+: ", "", said)
+    return said.replace("'NoneType' object", "null").rstrip(".")

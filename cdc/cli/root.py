@@ -55,6 +55,7 @@ COMMANDS: dict[str, Listed] = {
     "status": Listed("cdc.cli.status:status", _LOOK, "Show how every worker stands."),
     "tail": Listed("cdc.cli.tail:tail", _LOOK, "Print the records of a topic, decoded."),
     "schema": Listed("cdc.cli.schema:app", _LOOK, "Show the schemas of a topic, or compare them."),
+    "map": Listed("cdc.cli.map:app", _LOOK, "Try what a mapping makes of records: before, after."),
     "connectors": Listed(
         "cdc.cli.connectors:connectors", _LOOK, "List the connectors, or the options of one."
     ),

@@ -23,7 +23,7 @@ from schemas.plain import PlainReader
 from schemas.registry import Registry
 from schemas.wire import FRAME_BYTES, schema_id
 
-__all__ = ["Decoder", "tail"]
+__all__ = ["Decoder", "TopicReader", "newest_or_from", "tail"]
 
 _BATCH = 1000
 _HIDDEN_S = 20.0
@@ -56,7 +56,9 @@ def tail(
     try:
         with Registry(pipeline.kafka.registry) as registry:
             decoder = Decoder(registry)
-            for message in _wanted(_Reader(consumer, pipeline.kafka, topic), offset, count):
+            for message in newest_or_from(
+                TopicReader(consumer, pipeline.kafka, topic), offset, count
+            ):
                 show(decoder.record(message))
             while follow:
                 for message in consumer.consume(_BATCH, 0.2):
@@ -68,7 +70,7 @@ def tail(
         consumer.close()
 
 
-def _wanted(reader: _Reader, offset: str | None, count: int) -> Iterator[Message]:
+def newest_or_from(reader: TopicReader, offset: str | None, count: int) -> Iterator[Message]:
     """Yield `count` records from `offset` on, or the last ones, by time, when there is none."""
     if offset is not None:
         yield from islice(reader.read(lambda low, high: _first(offset, low, high)), count)
@@ -86,7 +88,7 @@ def _back(window: int, low: int, high: int) -> int:
     return max(low, high - window)
 
 
-class _Reader:
+class TopicReader:
     """Reads a topic up to where it ends when asked. Offsets have gaps: transaction markers."""
 
     def __init__(self, consumer: Consumer, kafka: KafkaConfig, given: str) -> None:

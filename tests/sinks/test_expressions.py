@@ -134,6 +134,8 @@ def test_null_is_null_and_arithmetic_with_it_refuses_the_row() -> None:
     refused = computed("rate * 2.0", row=row)
     assert refused.kind == POISON
     assert "`rate * 2.0`" in str(refused.error)
+    said = "`name.trim()`: Function 'trim' error: null has no attribute 'strip'"
+    assert str(computed("name.trim()", row=row).error).endswith(said)
 
 
 def test_a_result_is_absent_where_nothing_it_reads_was_sent() -> None:

@@ -1,0 +1,180 @@
+"""The whole mapping language on real servers: topic → mapping → rows, letters, counts, a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+import yaml
+
+from cdc.publish import Publisher
+from fix_pipeline import wait_until
+from fix_sink import Sink, changes, commit, delete, insert, piece, update
+from schemas.change import ABSENT, Change
+from schemas.table import Column, TableId, TableSchema, Type
+
+if TYPE_CHECKING:
+    from fix_cli import Cdc
+
+MakeSink = Callable[..., Sink]
+PEOPLE = TableSchema(
+    TableId("public", "people"),
+    (
+        Column("id", Type("int64", "postgres bigint")),
+        Column("name", Type("string", "postgres text")),
+        Column("born", Type("string", "postgres text")),
+        Column("grams", Type("int32", "postgres integer")),
+        Column("country", Type("string", "postgres text")),
+        Column("attrs", Type("json", "postgres jsonb")),
+        Column("state", Type("string", "postgres text")),
+        Column("secret", Type("string", "postgres text")),
+    ),
+    ("id",),
+)
+ATTRS = b'{"sku": "A1", "size": {"w": 2}}'
+GOOD = (b"Ada", b"10.12.1815", b"1500", b"DE", ATTRS, b"paid", b"x")
+
+
+def person(number: int, **cells: bytes | None) -> tuple[bytes | None, ...]:
+    names = [column.name for column in PEOPLE.columns[1:]]
+    return (b"%d" % number, *{**dict(zip(names, GOOD, strict=True)), **cells}.values())
+
+
+def mapping(countries: Path) -> dict[str, Any]:
+    return {
+        "to": "crm.persons",
+        "where": "state != 'draft'",
+        "rename": {"id": "person_id"},
+        "drop": ["secret"],
+        "flatten": {"attrs": ["sku", "size.w"]},
+        "fields": {
+            "name": {"expr": "name == null ? null : name.trim()"},
+            "born": {"from": "born", "as": "date", "format": "%d.%m.%Y"},
+            "grams": {"from": "grams", "unit": "g->kg"},
+            "country": {"from": "country", "lookup": str(countries), "default": "unknown"},
+            "tenant": {"value": "acme"},
+        },
+        "rules": [
+            {"field": "name", "required": True},
+            {"field": "grams", "range": [0, 500]},
+            {"field": "state", "enum": ["paid", "open"], "on_invalid": "skip"},
+            {"field": "attrs_sku", "unique": True},
+        ],
+    }
+
+
+class People:
+    """A topic of people, and a sink whose mapping uses everything."""
+
+    def __init__(self, publisher: Publisher, make_sink: MakeSink, folder: Path) -> None:
+        self._publisher = publisher
+        self._commits = 0
+        countries = folder / "countries.csv"
+        countries.write_text("code,name\nDE,Germany\n")
+        pipeline = make_sink().pipeline
+        self.topic = pipeline.topic("public.people")
+        tables = {self.topic: mapping(countries)}
+        self.sink = make_sink(tables=tables)
+        self.file = folder / "tailrace.yaml"
+        target = {"type": "postgres", "url": self.sink.url, "tables": tables}
+        kafka = {"bootstrap": pipeline.kafka.bootstrap, "registry": pipeline.kafka.registry.url}
+        sinks = {"mirror": target}
+        self.file.write_text(
+            yaml.safe_dump({"pipeline": pipeline.name, "kafka": kafka, "sinks": sinks})
+        )
+
+    def change(self, *items: Change) -> None:
+        """Commit one source transaction."""
+        self._commits += 1
+        rows = changes(self._commits, *items, schema=PEOPLE)
+        commit(self._publisher, piece(self._commits, rows))
+
+    def ids(self, *wanted: int) -> None:
+        self.sink.wait_for(
+            "SELECT person_id FROM crm.persons ORDER BY person_id", [(n,) for n in wanted]
+        )
+
+
+@pytest.fixture
+def people(publisher: Publisher, make_sink: MakeSink, tmp_path: Path) -> People:
+    return People(publisher, make_sink, tmp_path)
+
+
+def sku(text: bytes) -> bytes:
+    return ATTRS.replace(b"A1", text)
+
+
+def test_rows_are_mapped_chosen_judged_and_counted(people: People) -> None:
+    people.change(
+        insert(*person(1, name=b" Ada ")),
+        insert(*person(2, state=b"draft", attrs=sku(b"A2"))),
+        insert(*person(3, country=b"XX", attrs=sku(b"A3"), grams=None)),
+        insert(*person(4, name=None, attrs=sku(b"A4"))),
+        insert(*person(5, born=b"soon", attrs=sku(b"A5"))),
+        insert(*person(6, state=b"lost", attrs=sku(b"A6"))),
+        insert(*person(7)),
+    )
+    people.sink.start()
+    people.sink.wait_for(
+        "SELECT person_id, name, born::text, grams::text, country, attrs_sku, attrs_size_w, state, "
+        "tenant FROM crm.persons ORDER BY person_id",
+        [
+            (1, "Ada", "1815-12-10", "1.5", "Germany", "A1", "2", "paid", "acme"),
+            (3, "Ada", "1815-12-10", None, "unknown", "A3", "2", "paid", "acme"),
+        ],
+    )
+    pipeline = people.sink.pipeline
+    letters = pipeline.read(f"{pipeline.name}.dead")
+    reasons = [dict(letter.headers() or [])["cdc.reason"].decode() for letter in letters]
+    assert sorted(reasons) == [
+        "'soon' is not written as %d.%m.%Y",
+        "crm.persons breaks the rule `attrs_sku.unique`: attrs_sku is there twice",
+        "crm.persons breaks the rule `name.required`: name is NULL",
+    ]
+    table = "crm.persons"
+    wanted = {(table, "name.required"): 1, (table, "state.enum"): 1, (table, "attrs_sku.unique"): 1}
+    wait_until(lambda: people.sink.told.broken == wanted, "every broken rule is counted")
+
+
+def test_a_row_leaves_the_target_with_the_filter_and_comes_back(people: People) -> None:
+    people.change(insert(*person(1)), insert(*person(2, attrs=sku(b"A2"))))
+    people.sink.start()
+    people.ids(1, 2)
+    people.change(update(*person(1, state=b"draft")), update(*person(2, name=b"B")))
+    people.ids(2)
+    people.change(update(*person(1, state=b"open")), delete(b"2", *[ABSENT] * 7))
+    people.ids(1)
+    people.sink.wait_for("SELECT state, name FROM crm.persons", [("open", "Ada")])
+
+
+def test_a_trial_shows_records_before_and_after_and_writes_nothing(
+    people: People, cdc: Cdc, tmp_path: Path
+) -> None:
+    people.change(
+        insert(*person(1)), update(*person(1, state=b"draft")), update(*person(1, name=None))
+    )
+    tried = cdc("map", "try", "--table", "public.people", "-c", str(people.file), "--json").json()
+    assert tried["topic"] == people.topic
+    assert [one["does"] for one in tried["records"]] == ["upsert", "delete", "dead_letter"]
+    first, second, third = tried["records"]
+    assert (first["op"], first["before"]["born"], first["after"]["born"]) == (
+        "c", "10.12.1815", "1815-12-10",
+    )  # fmt: skip
+    assert (first["table"], second["after"]) == ("crm.persons", {"person_id": "1"})
+    assert "breaks the rule `name.required`" in third["reason"]
+    rows = tmp_path / "rows.jsonl"
+    given = {"id": 9, "name": "Bo", "born": "1.2.1999", "attrs": {"sku": "B"}, "state": "open"}
+    rows.write_bytes(orjson.dumps(given) + b"\n" + orjson.dumps({**given, "state": "lost"}))
+    said = cdc(
+        "map", "try", "--table", people.topic, "-c", str(people.file), "--records", str(rows)
+    )
+    assert "c → upsert crm.persons" in said.out
+    assert "1999-02-01" in said.out
+    assert "c → skip crm.persons" in said.out
+    wrong = cdc("map", "try", "--table", "peeple", "-c", str(people.file))
+    assert (wrong.code, people.topic in wrong.err) == (2, True)
+    pipeline = people.sink.pipeline
+    assert pipeline.read(f"{pipeline.name}.dead") == []
