@@ -19,6 +19,7 @@ from schemas.table import Column, Type
 from sinks.cast import CASTS, Convert, cast, constant, json_path
 from sinks.expression import Expression, check_syntax
 from sinks.formats import NUMBERS, formatted, rounded, unit_converter
+from sinks.function import Function, check_name
 from sinks.lookup import Lookup, LookupEntry, table_of
 from sinks.values import cast_named, text_of
 
@@ -26,11 +27,11 @@ __all__ = ["Cel", "Compute", "FieldEntry", "FieldMap", "MappedColumn", "field_co
 
 Cel = Annotated[str, AfterValidator(check_syntax)]
 """An expression in a pipeline file: one that does not parse is refused where it stands."""
-_ORIGINS = ("source", "path", "value", "expr")
+_ORIGINS = ("source", "path", "value", "expr", "python")
 
 
 class FieldMap(BaseModel):
-    """Where one target column comes from: exactly one of `from`, `path`, `value` and `expr`."""
+    """Where one target column comes from: exactly one of the first five."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -40,6 +41,10 @@ class FieldMap(BaseModel):
     )
     value: str | bool | int | float | None = Field(default=None, description="A constant")
     expr: Cel | None = Field(default=None, description="CEL over the source columns")
+    python: Annotated[str, AfterValidator(check_name)] | None = Field(
+        default=None, description="A function, `package.module:function`, of the columns in `of`"
+    )
+    of: list[str] = Field(default_factory=list, description="Source columns that `python` gets")
     as_: str | None = Field(default=None, alias="as", description=f"Cast: {', '.join(CASTS)}")
     format: str | None = Field(
         default=None, description="How the source writes it: `%d.%m.%Y`, `1.234,56`, `yes|y/no|n`"
@@ -58,7 +63,11 @@ class FieldMap(BaseModel):
     @model_validator(mode="after")
     def _one_origin(self) -> FieldMap:
         if len(self.model_fields_set.intersection(_ORIGINS)) != 1:
-            raise ValueError("a field needs exactly one of `from`, `path`, `value` and `expr`")
+            raise ValueError(
+                "a field needs exactly one of `from`, `path`, `value`, `expr` and `python`"
+            )
+        if bool(self.of) != (self.python is not None):
+            raise ValueError("`python` and `of` go together: the function and its columns")
         if self.as_ is not None and self.as_ not in CASTS:
             raise ValueError(f"`as: {self.as_}` is not one of {', '.join(CASTS)}")
         return self
@@ -111,6 +120,8 @@ def field_column(name: str, field: FieldMap, source: Sequence[Column], place: st
     """
     if field.expr is not None:
         return _computed(name, Expression(field.expr, f"{place}.expr", source), field)
+    if field.python is not None:
+        return _computed(name, Function(field.python, f"{place}.python", source, field.of), field)
     if field.source is None and field.path is None:
         kind, text = constant(field.value)
         kind, convert = cast(kind, field.as_)
@@ -197,7 +208,7 @@ def _column(name: str, source: Sequence[Column], place: str) -> Column:
     return found
 
 
-def _computed(name: str, expression: Expression, field: FieldMap) -> MappedColumn:
+def _computed(name: str, expression: Expression | Function, field: FieldMap) -> MappedColumn:
     further = field.model_fields_set & {"format", "unit", "scale", "lookup"}
     chosen = expression.kind or "text" if further else field.as_ or expression.kind
     if chosen is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,88 @@ def test_a_choice_of_columns_that_cannot_be_says_where(mapping: dict[str, Any], 
     with pytest.raises(ConfigError, match=says) as caught:
         reader(TEXTS, mapping)
     assert caught.value.hint
+
+
+FUNCTIONS = """
+import decimal
+
+def label(said, grams, amount=None):
+    assert amount is None or isinstance(amount, decimal.Decimal)
+    return None if said is None else f"{said}:{grams}"
+
+def broken(said):
+    raise ValueError("no such thing")
+
+answer = 42
+"""
+
+
+@pytest.fixture
+def shop_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the folder the worker was started in."""
+    name = f"shop_rules_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(FUNCTIONS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    return name
+
+
+def called(function: str, of: list[str], said: Cell = b"a", **options: Any) -> Event:
+    row = (b"1", said, b"1500", None, None)
+    mapping = {"fields": {"id": "id", "x": {"python": function, "of": of, **options}}}
+    [event] = through(TEXTS, Change(Op.UPDATE, None, row), mapping)
+    return event
+
+
+def test_a_python_function_makes_a_column_of_others(shop_rules: str) -> None:
+    text = {"as": "text"}
+    event = called(f"{shop_rules}:label", ["said", "grams"], **text)
+    assert event.row == [b"1", b"a:1500"]
+    assert called(f"{shop_rules}:label", ["said", "grams"], None, **text).row == [b"1", None]
+    assert called(f"{shop_rules}:label", ["said"], ABSENT, **text).row == [b"1", ABSENT]
+    assert called("math:floor", ["grams"], **{"as": "bigint"}).row == [b"1", b"1500"]
+
+
+def test_what_a_python_function_raises_refuses_the_row(shop_rules: str) -> None:
+    event = called(f"{shop_rules}:broken", ["said"], **{"as": "text"})
+    assert event.kind == POISON
+    assert f"{shop_rules}:broken: ValueError: no such thing" in str(event.error)
+    event = called(f"{shop_rules}:label", ["said", "grams"], ABSENT, **{"as": "text"})
+    assert event.kind == POISON
+    assert "needs said" in str(event.error)
+
+
+@pytest.mark.parametrize(
+    ("function", "of", "says"),
+    [
+        ("{}:nothing", ["said"], "cannot be imported: AttributeError"),
+        ("nowhere_at_all:f", ["said"], "cannot be imported: ModuleNotFoundError"),
+        ("{}:answer", ["said"], "is no function"),
+        ("{}:label", ["nothing"], "the topic has no column nothing"),
+    ],
+)
+def test_a_python_function_that_is_not_there_stops_at_the_schema(
+    shop_rules: str, function: str, of: list[str], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        called(function.format(shop_rules), of, **{"as": "text"})
+    assert "fields.x.python" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"python": "/tmp/rules.py:f", "of": ["said"]},
+        {"python": "rules", "of": ["said"]},
+        {"python": "rules:f.g", "of": ["said"]},
+        {"python": "rules:f"},
+        {"from": "said", "of": ["said"]},
+    ],
+)
+def test_reading_a_pipeline_file_imports_nothing_and_refuses_other_names(
+    field: dict[str, Any],
+) -> None:
+    with pytest.raises(ValidationError):
+        TableMap.model_validate({"fields": {"x": field}})
+    fine = {"python": "nowhere_at_all:f", "of": ["said"], "as": "text"}
+    assert TableMap.model_validate({"fields": {"x": fine}})
