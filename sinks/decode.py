@@ -33,6 +33,7 @@ from schemas.wire import FRAME_BYTES
 from sinks.cast import Convert
 from sinks.expression import Expression
 from sinks.fields import Compute, MappedColumn
+from sinks.journal import FACTS, facts, moment
 from sinks.mapping import MappedTable
 from sinks.rules import Tally
 
@@ -50,6 +51,9 @@ __all__ = [
 ]
 
 UPSERT, DELETE, TRUNCATE, SKIP, POISON = range(5)
+
+_ROWS = ("c", "u", "r")
+_CHANGES = (*_ROWS, "d", "t")
 
 Key = tuple[Cell, ...]
 _Values = Mapping[str, Any]
@@ -153,6 +157,9 @@ class Decoder:
         self._where = table.where
         self._rules = table.rules
         self._tally = tally or Tally()
+        self._names = [column.name for column in table.schema.columns]
+        self._fill = self._append if table.appends else self._mirror
+        self._deleted = None if table.deleted is None else self._names.index(table.deleted)
 
     def read(self, message: Message, value: bytes) -> Event:
         """Return what `message` does; `value` is its payload with the frame.
@@ -179,10 +186,11 @@ class Decoder:
         snapshot = source["snapshot"] != "false"
         return Event(UPSERT, self.schema, stamp, snapshot, message, size, source["ts_ms"])
 
-    def _fill(self, event: Event, record: _Values) -> None:
+    def _mirror(self, event: Event, record: _Values) -> None:
+        """Make of the event what keeps the target equal to the source."""
         op = record["op"]
-        if op in ("c", "u", "r"):
-            if self._where is not None and not self._passes(record, self._where):
+        if op in _ROWS:
+            if not self._wants(record):
                 event.kind, event.key = DELETE, self._left(record, op)
                 return
             event.row = row = self._after(record)
@@ -196,8 +204,40 @@ class Decoder:
         elif op == "d":
             event.kind = DELETE
             event.key = self._before(record)
+            if self._deleted is not None:
+                self._mark(event, self._deleted)
         else:
             event.kind = TRUNCATE if op == "t" else SKIP
+
+    def _mark(self, event: Event, deleted: int) -> None:
+        """Make an update of a delete: the row stays as it is, with the time of its end."""
+        event.kind = UPSERT
+        row: list[Cell] = [ABSENT] * len(self._picks)
+        for place, cell in zip(self.schema.key_indexes(), event.key, strict=True):
+            row[place] = cell
+        row[deleted] = moment(event.ts_ms)
+        event.row = row
+
+    def _append(self, event: Event, record: _Values) -> None:
+        """Make of the event a row of its own, whatever happened."""
+        op = record["op"]
+        row: list[Cell] = [None] * len(self._picks)
+        side = "before" if op == "d" else "after"
+        if op not in _CHANGES or (op in _ROWS and not self._wants(record)):
+            event.kind = SKIP
+            return
+        if op != "t":
+            absent, exact = record[f"absent_{side}"] or (), record[f"exact_{side}"] or {}
+            row = self._row(record[side], absent, exact)
+        unsent = [n for n, cell in zip(self._names, row, strict=True) if cell is ABSENT]
+        event.row = [None if cell is ABSENT else cell for cell in row[: -len(FACTS)]]
+        event.row += facts(event.message, op, event.ts_ms, unsent)
+        event.key = self._key_of(event.row)
+        if self._rules is not None and op in _ROWS:
+            event.kind = UPSERT if self._rules.judge(event.row, self._tally) else SKIP
+
+    def _wants(self, record: _Values) -> bool:
+        return self._where is None or self._passes(record, self._where)
 
     def _after(self, record: _Values) -> list[Cell]:
         after = record["after"]

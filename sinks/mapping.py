@@ -25,13 +25,15 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cdc.errors import ConfigError
 from schemas.table import Column, TableId, TableSchema
+from sinks.cast import CASTS
 from sinks.debezium_schema import declared
 from sinks.expression import Expression
 from sinks.fields import Cel, FieldEntry, FieldMap, MappedColumn, field_column
+from sinks.journal import FACTS, KEY
 from sinks.lookup import Lookup
 from sinks.rules import OnInvalid, Rule, Rules
 
@@ -95,12 +97,30 @@ class TableMap(BaseModel):
     where: Cel | None = Field(
         default=None, description="CEL: which rows the target has; one that leaves is deleted"
     )
+    mode: Literal["mirror", "append"] = Field(
+        default="mirror",
+        description="Keep the table equal to the source, or append a row for each change",
+    )
+    soft_delete: str | None = Field(
+        default=None, description="Column that takes the time of a delete; the row stays"
+    )
     rules: list[Rule] = Field(
         default_factory=list, description="What a row must be like to be applied"
     )
     on_invalid: OnInvalid = Field(
         default="dead_letter", description="What becomes of a row that breaks a rule"
     )
+
+    @model_validator(mode="after")
+    def _go_together(self) -> TableMap:
+        if self.mode == "append" and (self.key or self.soft_delete):
+            raise ValueError("`mode: append` has a key of its own, and deletes nothing")
+        if self.soft_delete and self.where:
+            raise ValueError(
+                "`soft_delete` and `where` do not go together: of a row that was never in the "
+                "filter there is nothing to mark"
+            )
+        return self
 
 
 def _table_map(value: Any) -> Any:
@@ -148,7 +168,8 @@ class MappedTable(msgspec.Struct, frozen=True):
 
     `rekeyed` says that the key is not the topic's: then an update may move a row's key. `where`
     decides, over the source's columns, which rows the target has; `rules`, over the target's, which
-    may be applied.
+    may be applied. `appends` says that each change is a row of its own, `deleted` names the column
+    that takes the time of a delete.
     """
 
     schema: TableSchema
@@ -157,15 +178,21 @@ class MappedTable(msgspec.Struct, frozen=True):
     source: TableSchema
     where: Expression | None = None
     rules: Rules | None = None
+    appends: bool = False
+    deleted: str | None = None
 
     @property
     def copies(self) -> bool:
         """Whether every row of the source is one of the target, and no value is computed."""
-        judged = self.where is not None or self.rules is not None
-        return not judged and all(mapped.compute is None for mapped in self.columns)
+        if self.where is not None or self.rules is not None:
+            return False
+        computed = any(mapped.compute is not None for mapped in self.columns)
+        return not (computed or self.appends or self.deleted)
 
     def keeps_apart(self, source: TableSchema) -> bool:
         """Tell whether rows with different topic keys have different target keys (R8)."""
+        if self.appends:
+            return True
         columns = {mapped.column.name: mapped for mapped in self.columns}
         chosen = [columns[name] for name in self.schema.key]
         plain = {m.source.name for m in chosen if m.source is not None and m.convert is None}
@@ -174,26 +201,60 @@ class MappedTable(msgspec.Struct, frozen=True):
     @classmethod
     def bind(cls, source: TableSchema, topic: str, table: TableMap) -> MappedTable:
         """Bind `table` to `source`. Raises `errors.ConfigError` for a column that is not there."""
-        columns = tuple(_columns(source, topic, table))
-        key = tuple(table.key) or _inherited_key(source, columns, topic)
-        names = {mapped.column.name for mapped in columns}
-        unknown = [name for name in key if name not in names]
-        if unknown:
-            raise ConfigError(
-                f"tables.{topic}.key: {', '.join(unknown)} is no column of the mapping",
-                hint=f"Choose among {', '.join(sorted(names))}.",
-            )
+        columns = (*_columns(source, topic, table), *_added(table))
+        if table.mode == "append":
+            columns = tuple(_may_be_null(mapped) for mapped in columns)
         schema = TableSchema(
             target_name(source.table, topic, table.to),
-            tuple(mapped.column for mapped in columns),
-            key,
+            tuple(mapped.column for mapped in _distinct(columns, topic)),
+            _key(source, columns, topic, table),
             source.attributes,
         )
-        where = _filter(source, topic, table, keyed=bool(key))
+        where = _filter(source, topic, table, keyed=bool(schema.key))
+        if table.soft_delete and not schema.key:
+            raise ConfigError(
+                f"tables.{topic}.soft_delete: a table without a key has no row to mark",
+                hint="Name unique target columns under `key:`.",
+            )
         rules = None
         if table.rules:
             rules = Rules(table.rules, table.on_invalid, schema, f"tables.{topic}.rules")
-        return cls(schema, columns, bool(table.key), source, where, rules)
+        appends = table.mode == "append"
+        rekeyed = bool(table.key)
+        return cls(schema, columns, rekeyed, source, where, rules, appends, table.soft_delete)
+
+
+def _added(table: TableMap) -> Sequence[MappedColumn]:
+    """Return the columns that tell of the change itself; the decoder fills them."""
+    if table.mode == "append":
+        return [MappedColumn(column, None) for column in FACTS]
+    if table.soft_delete:
+        return [MappedColumn(Column(table.soft_delete, CASTS["timestamptz"]), None)]
+    return []
+
+
+def _may_be_null(mapped: MappedColumn) -> MappedColumn:
+    """A truncation has no row, and a delete seldom all of it."""
+    if mapped.column.name in KEY:
+        return mapped
+    column = msgspec.structs.replace(mapped.column, nullable=True)
+    return msgspec.structs.replace(mapped, column=column)
+
+
+def _key(
+    source: TableSchema, columns: Sequence[MappedColumn], topic: str, table: TableMap
+) -> tuple[str, ...]:
+    if table.mode == "append":
+        return KEY
+    key = tuple(table.key) or _inherited_key(source, columns, topic)
+    names = {mapped.column.name for mapped in columns}
+    unknown = [name for name in key if name not in names]
+    if unknown:
+        raise ConfigError(
+            f"tables.{topic}.key: {', '.join(unknown)} is no column of the mapping",
+            hint=f"Choose among {', '.join(sorted(names))}.",
+        )
+    return key
 
 
 def target_name(table: TableId, topic: str, template: str) -> TableId:
@@ -227,7 +288,7 @@ def _columns(source: TableSchema, topic: str, table: TableMap) -> Sequence[Mappe
         for mapped in _kept(column, topic, table)
         if column.name not in taken
     ]
-    return _distinct([*rest, *fields], topic)
+    return [*rest, *fields]
 
 
 def _kept(column: Column, topic: str, table: TableMap) -> Sequence[MappedColumn]:

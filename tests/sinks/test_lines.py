@@ -176,6 +176,8 @@ def test_a_mapping_that_copies_columns_is_read_by_the_compiled_reader(
         {"fields": {"id": "id", "x": {"from": "string", "default": ""}}},
         {"fields": {"id": "id", "x": {"from": "int32", "unit": "g->kg"}}},
         {"rules": [{"field": "string", "required": True}]},
+        {"soft_delete": "gone_at"},
+        {"mode": "append"},
     ],
 )
 def test_a_mapping_that_computes_or_chooses_is_read_by_the_plain_reader(

@@ -13,7 +13,7 @@ import yaml
 from cdc.publish import Publisher
 from fix_pipeline import wait_until
 from fix_sink import Sink, changes, commit, delete, insert, piece, update
-from schemas.change import ABSENT, Change
+from schemas.change import ABSENT, Change, Op
 from schemas.table import Column, TableId, TableSchema, Type
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class People:
     """A topic of people, and a sink whose mapping uses everything."""
 
     def __init__(self, publisher: Publisher, make_sink: MakeSink, folder: Path) -> None:
-        self._publisher = publisher
+        self._publisher, self._make_sink = publisher, make_sink
         self._commits = 0
         countries = folder / "countries.csv"
         countries.write_text("code,name\nDE,Germany\n")
@@ -91,6 +91,11 @@ class People:
         self._commits += 1
         rows = changes(self._commits, *items, schema=PEOPLE)
         commit(self._publisher, piece(self._commits, rows))
+
+    def mapped(self, **options: Any) -> Sink:
+        """Start a sink with another mapping of the topic."""
+        self.sink = self._make_sink(tables={self.topic: options}).start()
+        return self.sink
 
     def ids(self, *wanted: int) -> None:
         self.sink.wait_for(
@@ -178,3 +183,29 @@ def test_a_trial_shows_records_before_and_after_and_writes_nothing(
     assert (wrong.code, people.topic in wrong.err) == (2, True)
     pipeline = people.sink.pipeline
     assert pipeline.read(f"{pipeline.name}.dead") == []
+
+
+def test_a_soft_delete_keeps_the_row_and_a_new_one_of_the_key_revives_it(people: People) -> None:
+    sink = people.mapped(to="crm.kept", soft_delete="gone_at", fields={"id": "id", "name": "name"})
+    asked = "SELECT id, name, gone_at IS NOT NULL FROM crm.kept ORDER BY id"
+    people.change(insert(*person(1)), insert(*person(2)))
+    sink.wait_for(asked, [(1, "Ada", False), (2, "Ada", False)])
+    people.change(delete(b"1", *[ABSENT] * 7))
+    sink.wait_for(asked, [(1, "Ada", True), (2, "Ada", False)])
+    people.change(insert(*person(1, name=b"Bo")), insert(*person(3)), delete(b"3", *[ABSENT] * 7))
+    sink.wait_for(asked, [(1, "Bo", False), (2, "Ada", False), (3, "Ada", True)])
+    assert sink.query("SELECT to_char(gone_at, 'YYYY') FROM crm.kept WHERE id = 3") == [("2023",)]
+
+
+def test_a_journal_holds_every_change_once_across_restarts(people: People) -> None:
+    options: dict[str, Any] = {"mode": "append", "to": "crm.log", "fields": {"who": "name"}}
+    sink = people.mapped(**options)
+    asked = "SELECT who, cdc_op, cdc_absent, cdc_offset FROM crm.log ORDER BY cdc_offset"
+    people.change(insert(*person(1)), update(*person(1, name=b"Bo")))
+    sink.wait_for(asked, [("Ada", "c", None, 0), ("Bo", "u", None, 1)])
+    sink.stop()
+    people.change(delete(b"1", *[ABSENT] * 7), Change(Op.TRUNCATE))
+    sink = people.mapped(**options)
+    sink.wait_for(f"SELECT count(*), max(cdc_op) FROM ({asked}) AS log", [(4, "u")])
+    ops = [(who, op, absent) for who, op, absent, _ in sink.query(asked)]
+    assert ops[2:] == [(None, "d", "who"), (None, "t", None)]
