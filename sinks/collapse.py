@@ -3,7 +3,8 @@
 Inside one target transaction only the last state of a key can be seen, so events are merged per
 key: a later row wins (columns it does not carry come from the earlier one, R6), a delete ends
 what was before it, and a truncate forgets everything before it. A key change arrives as delete
-and create (R8); a create that lacks values takes them from the row just deleted (R6).
+and create (R8); a create that lacks values takes them from the row just deleted (R6). So does a
+version that ends (`Event.ended`), from the row whose key it leaves.
 
 `collapse` gives the fewest statements. `in_source_order` keeps the order of the source over all
 tables; it is for constraints (a unique value handed over, foreign keys both ways) that only hold
@@ -55,9 +56,12 @@ class _Keyed:
         self._origins: dict[Key, Key | None] = {}
         self._unseen: _Row | None = _UNSEEN
         self._gone: _Gone | None = None
+        self._key = schema.key_indexes()
 
     def add(self, event: Event) -> None:
         rows = self._rows
+        if event.ended is not None:
+            self._end(event.key, event.ended)
         if event.kind == UPSERT:
             if event.old is not None:
                 self._delete(event.old, event)
@@ -77,6 +81,17 @@ class _Keyed:
             self._origins.clear()
             self._gone = self._unseen = None
             self._truncate = True
+
+    def _end(self, key: Key, ended: list[Cell]) -> None:
+        """Keep the row that had `key` until now, under a key of its own."""
+        earlier = self._rows.get(key, self._unseen)
+        if earlier is None:
+            return
+        row = ended if earlier is _UNSEEN else _filled(ended, earlier)
+        place = tuple(ended[column] for column in self._key)
+        self._rows[place] = row
+        if isinstance(row, list) and ABSENT in row:
+            self._origins[place] = self._origins.get(key, key)
 
     def _begin(self, key: Key, row: _Row | None) -> None:
         """Take note of a key that is used anew, in the target or only now."""

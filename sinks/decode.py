@@ -33,7 +33,7 @@ from schemas.wire import FRAME_BYTES
 from sinks.cast import Convert
 from sinks.expression import Expression
 from sinks.fields import Compute, MappedColumn
-from sinks.journal import FACTS, facts, moment
+from sinks.journal import FACTS, VERSION, facts, moment, until
 from sinks.mapping import MappedTable
 from sinks.rules import Tally
 
@@ -64,10 +64,11 @@ class Event(msgspec.Struct, gc=False):
 
     `kind` is one of the constants above. `key` is the target key (of the whole row where the
     table has none), `row` the target row of an upsert or, where nothing of it is absent, `line`:
-    the row as COPY text. `old` is the key (row) an upsert leaves behind. `stamp` is None for a
-    producer that is not ours; then `place` is what the two records of a key change, and no others,
-    have in common. `ts_ms` is the source's commit, ms since 1970; `size` the payload
-    in bytes.
+    the row as COPY text. `old` is the key (row) an upsert leaves behind. `ended` is what becomes
+    of the row that had the key until now, where a history keeps it: its ABSENT values are that
+    row's. `stamp` is None for a producer that is not ours; then `place` is what the two records of
+    a key change, and no others, have in common. `ts_ms` is the source's commit, ms since 1970;
+    `size` the payload in bytes.
     """
 
     kind: int
@@ -83,6 +84,7 @@ class Event(msgspec.Struct, gc=False):
     error: CdcError | None = None
     line: bytes | None = None
     place: tuple[int, ...] = ()
+    ended: list[Cell] | None = None
 
 
 def poison(message: Message, size: int, error: CdcError) -> Event:
@@ -158,7 +160,8 @@ class Decoder:
         self._rules = table.rules
         self._tally = tally or Tally()
         self._names = [column.name for column in table.schema.columns]
-        self._fill = self._append if table.appends else self._mirror
+        ways = {"mirror": self._mirror, "append": self._append, "history": self._version}
+        self._fill = ways[table.mode]
         self._deleted = None if table.deleted is None else self._names.index(table.deleted)
 
     def read(self, message: Message, value: bytes) -> Event:
@@ -217,6 +220,24 @@ class Decoder:
             row[place] = cell
         row[deleted] = moment(event.ts_ms)
         event.row = row
+
+    def _version(self, event: Event, record: _Values) -> None:
+        """Make of the event what begins a version, and ends the one before it."""
+        if record["op"] == "t":
+            raise DataError(
+                f"a truncation would empty the history in {self.schema.table}",
+                hint="Its versions stay as they were. End them by hand, where that is wanted.",
+            )
+        self._mirror(event, record)
+        began, ended, until_ = range(len(self._picks) - len(VERSION), len(self._picks))
+        if event.kind == UPSERT and event.row is not None:
+            event.row[began] = moment(event.ts_ms)
+        if event.kind == DELETE or (event.kind == UPSERT and record["op"] == "u"):
+            row: list[Cell] = [ABSENT] * len(self._picks)
+            for place, cell in zip(self.schema.key_indexes(), event.key, strict=True):
+                row[place] = cell
+            row[ended], row[until_] = moment(event.ts_ms), until(event.message)
+            event.ended = row
 
     def _append(self, event: Event, record: _Values) -> None:
         """Make of the event a row of its own, whatever happened."""

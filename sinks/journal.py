@@ -1,7 +1,12 @@
-"""`mode: append`: a row of the target for each change, none ever replaced or deleted.
+"""Tables that keep what was: every change (`mode: append`), or every version (`mode: history`).
 
-The row is the one after the change, of a delete the one before it, and the columns below say what
-happened. Topic, partition and offset are the key: a change that is read again is the same row.
+A journal has a row for each change, none ever replaced or deleted: the row after the change, of a
+delete the one before it, and `FACTS` say what happened. Topic, partition and offset are the key: a
+change that is read again is the same row.
+
+A history has a row for each version. The present one has `NOW` in the last column of the key; when
+it ends, it moves to the offset of the record that ended it, and keeps its values. That is a key
+change for the target, which knows how to carry over what the record does not hold.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from schemas.table import Column
 from sinks.cast import CASTS
 from sinks.values import text_of
 
-__all__ = ["FACTS", "KEY", "facts", "moment"]
+__all__ = ["FACTS", "KEY", "NOW", "VERSION", "facts", "moment", "until"]
 
 FACTS = (
     Column("cdc_op", CASTS["text"]),
@@ -29,6 +34,16 @@ FACTS = (
 """What is added to a row: the envelope's op; when the source committed; the columns whose value the
 log did not carry, which are NULL here, by commas; and which record it was."""
 
+VERSION = (
+    Column("valid_from", CASTS["timestamptz"]),
+    Column("valid_to", CASTS["timestamptz"]),
+    Column("cdc_until", CASTS["bigint"], nullable=False),
+)
+"""What is added to a version: when it began and ended (NULL: it has not), and by which record."""
+
+NOW = b"%d" % (2**63 - 1)
+"""`cdc_until` of the present version."""
+
 KEY = ("cdc_topic", "cdc_partition", "cdc_offset")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -36,6 +51,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def moment(ts_ms: int) -> bytes | None:
     """Return ms since 1970 as text of a timestamptz."""
     return text_of(_EPOCH + timedelta(milliseconds=ts_ms))
+
+
+def until(message: Message) -> bytes:
+    """Return `cdc_until` of a version that `message` ends."""
+    return b"%d" % (message.offset() or 0)
 
 
 def facts(message: Message, op: str, ts_ms: int, absent: Sequence[str]) -> list[Cell]:

@@ -33,7 +33,7 @@ from sinks.cast import CASTS
 from sinks.debezium_schema import declared
 from sinks.expression import Expression
 from sinks.fields import Cel, FieldEntry, FieldMap, MappedColumn, field_column
-from sinks.journal import FACTS, KEY
+from sinks.journal import FACTS, KEY, NOW, VERSION
 from sinks.lookup import Lookup
 from sinks.rules import OnInvalid, Rule, Rules
 
@@ -59,6 +59,10 @@ them."""
 def _declared(text: str) -> str:
     declared(text)
     return text
+
+
+Mode = Literal["mirror", "append", "history"]
+"""What a table is: the source's, a journal of its changes, or all versions of its rows."""
 
 
 class TableMap(BaseModel):
@@ -97,9 +101,10 @@ class TableMap(BaseModel):
     where: Cel | None = Field(
         default=None, description="CEL: which rows the target has; one that leaves is deleted"
     )
-    mode: Literal["mirror", "append"] = Field(
+    mode: Mode = Field(
         default="mirror",
-        description="Keep the table equal to the source, or append a row for each change",
+        description="Keep the table equal to the source, append a row for each change, or keep a "
+        "history with a row for each version",
     )
     soft_delete: str | None = Field(
         default=None, description="Column that takes the time of a delete; the row stays"
@@ -113,12 +118,13 @@ class TableMap(BaseModel):
 
     @model_validator(mode="after")
     def _go_together(self) -> TableMap:
-        if self.mode == "append" and (self.key or self.soft_delete):
-            raise ValueError("`mode: append` has a key of its own, and deletes nothing")
-        if self.soft_delete and self.where:
+        if self.mode != "mirror" and (self.key or self.soft_delete):
+            raise ValueError(f"`mode: {self.mode}` has a key of its own, and deletes nothing")
+        if self.where and (self.soft_delete or self.mode == "history"):
+            kept = "soft_delete" if self.soft_delete else "mode: history"
             raise ValueError(
-                "`soft_delete` and `where` do not go together: of a row that was never in the "
-                "filter there is nothing to mark"
+                f"`{kept}` and `where` do not go together: of a row that was never in the filter "
+                "there is nothing to keep"
             )
         return self
 
@@ -168,8 +174,8 @@ class MappedTable(msgspec.Struct, frozen=True):
 
     `rekeyed` says that the key is not the topic's: then an update may move a row's key. `where`
     decides, over the source's columns, which rows the target has; `rules`, over the target's, which
-    may be applied. `appends` says that each change is a row of its own, `deleted` names the column
-    that takes the time of a delete.
+    may be applied. `mode` says what the rows are, `deleted` names the column that takes the time of
+    a delete.
     """
 
     schema: TableSchema
@@ -178,7 +184,7 @@ class MappedTable(msgspec.Struct, frozen=True):
     source: TableSchema
     where: Expression | None = None
     rules: Rules | None = None
-    appends: bool = False
+    mode: Mode = "mirror"
     deleted: str | None = None
 
     @property
@@ -187,11 +193,11 @@ class MappedTable(msgspec.Struct, frozen=True):
         if self.where is not None or self.rules is not None:
             return False
         computed = any(mapped.compute is not None for mapped in self.columns)
-        return not (computed or self.appends or self.deleted)
+        return not (computed or self.deleted) and self.mode == "mirror"
 
     def keeps_apart(self, source: TableSchema) -> bool:
         """Tell whether rows with different topic keys have different target keys (R8)."""
-        if self.appends:
+        if self.mode == "append":
             return True
         columns = {mapped.column.name: mapped for mapped in self.columns}
         chosen = [columns[name] for name in self.schema.key]
@@ -211,23 +217,26 @@ class MappedTable(msgspec.Struct, frozen=True):
             source.attributes,
         )
         where = _filter(source, topic, table, keyed=bool(schema.key))
-        if table.soft_delete and not schema.key:
+        if (table.soft_delete or table.mode == "history") and not source.key and not table.key:
             raise ConfigError(
-                f"tables.{topic}.soft_delete: a table without a key has no row to mark",
-                hint="Name unique target columns under `key:`.",
+                f"tables.{topic}: a table without a key has no row that could be kept",
+                hint="`mode: append` keeps its changes.",
             )
         rules = None
         if table.rules:
             rules = Rules(table.rules, table.on_invalid, schema, f"tables.{topic}.rules")
-        appends = table.mode == "append"
         rekeyed = bool(table.key)
-        return cls(schema, columns, rekeyed, source, where, rules, appends, table.soft_delete)
+        return cls(schema, columns, rekeyed, source, where, rules, table.mode, table.soft_delete)
 
 
 def _added(table: TableMap) -> Sequence[MappedColumn]:
     """Return the columns that tell of the change itself; the decoder fills them."""
     if table.mode == "append":
         return [MappedColumn(column, None) for column in FACTS]
+    if table.mode == "history":
+        began, ended, until = VERSION
+        present = MappedColumn(until, None, lambda _: NOW)
+        return [MappedColumn(began, None), MappedColumn(ended, None), present]
     if table.soft_delete:
         return [MappedColumn(Column(table.soft_delete, CASTS["timestamptz"]), None)]
     return []
@@ -247,6 +256,8 @@ def _key(
     if table.mode == "append":
         return KEY
     key = tuple(table.key) or _inherited_key(source, columns, topic)
+    if table.mode == "history":
+        return (*key, VERSION[-1].name)
     names = {mapped.column.name for mapped in columns}
     unknown = [name for name in key if name not in names]
     if unknown:

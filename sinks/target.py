@@ -117,7 +117,8 @@ class Mapped(msgspec.Struct):
     For a table without a key `upserts` are inserts and `deletes` whole rows, one match each.
     `truncate` empties the table before anything else of this step.
     `moves` are pairs of an old key and a further upsert: its ABSENT values are those of the row
-    that has the old key when the step begins, a row that is also in `deletes` or replaced.
+    that has the old key when the step begins, a row that is also in `deletes`, replaced or
+    changed.
     """
 
     schema: TableSchema

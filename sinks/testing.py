@@ -191,6 +191,16 @@ class TargetContract:
         with pytest.raises(DataError):
             target.apply([[Mapped(ITEMS, [], [], moves=moves[1:])]], [span(2, 3)])
 
+    def test_a_row_may_stay_and_another_take_its_values_in_the_same_step(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """A version that ends, while the present one goes on with what was not sent (R6)."""
+        target.apply(upsert((b"1", b"pen", b"1.50")), [span(None, 1)])
+        moves: list[tuple[Sequence[Cell], Sequence[Cell]]] = [((b"1",), (b"3", ABSENT, b"9.00"))]
+        present: list[Sequence[Cell]] = [(b"1", ABSENT, b"5.00")]
+        target.apply([[Mapped(ITEMS, present, [], moves=moves)]], [span(1, 2)])
+        assert system.rows(ITEMS.table) == [(b"1", b"pen", b"5.00"), (b"3", b"pen", b"9.00")]
+
     def test_a_truncate_empties_before_the_rows_of_its_step(
         self, target: Target, system: TargetSystem
     ) -> None:

@@ -47,9 +47,9 @@ def test_a_truncation_still_empties_a_table_with_marks() -> None:
     assert event.kind == TRUNCATE
 
 
-def journaled(*changes: Change, **options: Any) -> list[Event]:
+def journaled(*changes: Change, mode: str = "append", **options: Any) -> list[Event]:
     """The events of a topic's records, from offset 0 on."""
-    decoder = reader(ORDERS, {"mode": "append", **options})
+    decoder = reader(ORDERS, {"mode": mode, **options})
     values = [value for change in changes for value in payloads(ORDERS, change)]
     return [
         decoder.read(Message(topic=TOPIC, partition=2, offset=at, value=value), value)
@@ -101,6 +101,8 @@ def test_a_journal_leaves_out_what_is_not_in_the_filter_and_judges_rows() -> Non
         {"mode": "append", "key": ["id"]},
         {"mode": "append", "soft_delete": "gone_at"},
         {"soft_delete": "gone_at", "where": "id > 1"},
+        {"mode": "history", "key": ["note"]},
+        {"mode": "history", "where": "id > 1"},
     ],
 )
 def test_what_does_not_go_together_is_refused_where_it_stands(options: dict[str, Any]) -> None:
@@ -110,7 +112,58 @@ def test_what_does_not_go_together_is_refused_where_it_stands(options: dict[str,
 
 def test_a_mark_needs_a_key_and_a_name_of_its_own() -> None:
     keyless = TableSchema(ORDERS.table, ORDERS.columns)
-    with pytest.raises(ConfigError, match="soft_delete: a table without a key"):
+    with pytest.raises(ConfigError, match="a table without a key has no row that could be kept"):
         reader(keyless, SOFT)
     with pytest.raises(ConfigError, match="two columns would be called note"):
         reader(ORDERS, {"soft_delete": "note"})
+
+
+NOW = b"9223372036854775807"
+
+
+def steps(*changes: Change) -> Any:
+    """What a history's target does for changes of one transaction."""
+    [[mapped]] = collapse(journaled(*changes, mode="history"))
+    return mapped.upserts, mapped.deletes, list(mapped.moves)
+
+
+def test_a_history_begins_a_version_and_ends_the_one_before_it() -> None:
+    assert steps(CREATE) == ([[b"1", b"a", b"2.00", AT, None, NOW]], [], [])
+    ended = [b"1", ABSENT, ABSENT, ABSENT, AT, b"0"]
+    begun = [b"1", b"b", ABSENT, AT, None, NOW]
+    assert steps(UPDATE) == ([begun], [], [((b"1", NOW), ended)])
+    assert steps(DELETE) == ([], [(b"1", NOW)], [((b"1", NOW), ended)])
+
+
+def test_versions_of_one_transaction_are_all_kept() -> None:
+    upserts, deletes, moves = steps(CREATE, UPDATE, UPDATE, DELETE, CREATE)
+    assert (deletes, moves) == ([], [])
+    assert sorted(upserts, key=lambda row: int(row[-1])) == [
+        [b"1", b"a", b"2.00", AT, AT, b"1"],
+        [b"1", b"b", b"2.00", AT, AT, b"2"],
+        [b"1", b"b", b"2.00", AT, AT, b"3"],
+        [b"1", b"a", b"2.00", AT, None, NOW],
+    ]
+    upserts, deletes, moves = steps(UPDATE, DELETE)
+    assert (upserts, deletes) == ([], [(b"1", NOW)])
+    assert [(old, row[-1]) for old, row in moves] == [((b"1", NOW), b"0"), ((b"1", NOW), b"1")]
+
+
+def test_a_key_change_ends_one_history_and_begins_another() -> None:
+    change = Change(Op.UPDATE, (b"1", b"a", b"2.00"), (b"2", b"a", b"2.00"))
+    upserts, deletes, moves = steps(change)
+    assert upserts == [[b"2", b"a", b"2.00", AT, None, NOW]]
+    assert deletes == [(b"1", NOW)]
+    assert [(old, row[-1]) for old, row in moves] == [((b"1", NOW), b"0")]
+
+
+def test_a_truncation_never_empties_a_history() -> None:
+    [event] = journaled(Change(Op.TRUNCATE), mode="history")
+    assert event.kind == POISON
+    assert "would empty the history" in str(event.error)
+
+
+def test_a_history_needs_a_key() -> None:
+    keyless = TableSchema(ORDERS.table, ORDERS.columns)
+    with pytest.raises(ConfigError, match="no row that could be kept"):
+        reader(keyless, {"mode": "history"})

@@ -178,6 +178,7 @@ def test_a_mapping_that_copies_columns_is_read_by_the_compiled_reader(
         {"rules": [{"field": "string", "required": True}]},
         {"soft_delete": "gone_at"},
         {"mode": "append"},
+        {"mode": "history"},
     ],
 )
 def test_a_mapping_that_computes_or_chooses_is_read_by_the_plain_reader(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 import pytest
 import yaml
@@ -209,3 +210,55 @@ def test_a_journal_holds_every_change_once_across_restarts(people: People) -> No
     sink.wait_for(f"SELECT count(*), max(cdc_op) FROM ({asked}) AS log", [(4, "u")])
     ops = [(who, op, absent) for who, op, absent, _ in sink.query(asked)]
     assert ops[2:] == [(None, "d", "who"), (None, "t", None)]
+
+
+def test_a_history_keeps_every_version_across_restarts_and_a_truncation(people: People) -> None:
+    options: dict[str, Any] = {
+        "mode": "history",
+        "to": "crm.versions",
+        "fields": {"id": "id", "name": "name", "attrs": "attrs"},
+    }
+    sink = people.mapped(**options)
+    asked = (
+        "SELECT id, name, attrs->>'sku', valid_to IS NULL, cdc_until FROM crm.versions "
+        "ORDER BY id, cdc_until"
+    )
+    now = 2**63 - 1
+    people.change(insert(*person(1)), insert(*person(2)))
+    sink.wait_for(asked, [(1, "Ada", "A1", True, now), (2, "Ada", "A1", True, now)])
+    rest = (*GOOD[1:4], ABSENT, *GOOD[5:])
+    people.change(update(b"1", b"Bo", *rest), update(b"1", b"Cy", *rest))
+    ended = [(1, "Ada", "A1", False, 3), (1, "Bo", "A1", False, 4)]
+    sink.wait_for(asked, [*ended, (1, "Cy", "A1", True, now), (2, "Ada", "A1", True, now)])
+    sink.stop()
+    people.change(delete(b"1", *[ABSENT] * 7), Change(Op.TRUNCATE), insert(*person(1)))
+    sink = people.mapped(**options)
+    ended.append((1, "Cy", "A1", False, 6))
+    sink.wait_for(asked, [*ended, (1, "Ada", "A1", True, now), (2, "Ada", "A1", True, now)])
+    assert sink.query("SELECT count(*) FROM crm.versions WHERE valid_from <= valid_to") == [(3,)]
+    [letter] = sink.pipeline.read(f"{sink.pipeline.name}.dead")
+    assert b"would empty the history" in dict(letter.headers() or [])["cdc.reason"]
+
+
+def test_two_topics_go_to_one_table_with_a_constant_in_its_key(
+    publisher: Publisher, make_sink: MakeSink
+) -> None:
+    south = msgspec.structs.replace(PEOPLE, table=TableId("south", "people"))
+    topics = [make_sink().pipeline.topic(name) for name in ("public.people", "south.people")]
+    tables = {
+        topic: {
+            "to": "crm.everyone",
+            "key": ["shop", "id"],
+            "fields": {"shop": {"value": shop}, "id": "id", "name": "name"},
+        }
+        for topic, shop in zip(topics, ("north", "south"), strict=True)
+    }
+    sink = make_sink(tables=tables).start()
+    asked = "SELECT shop, id, name FROM crm.everyone ORDER BY shop, id"
+    first = changes(1, insert(*person(1)), insert(*person(2)), schema=PEOPLE)
+    second = changes(1, insert(*person(1, name=b"Bo")), schema=south, first=2)
+    commit(publisher, piece(1, first, second))
+    sink.wait_for(asked, [("north", 1, "Ada"), ("north", 2, "Ada"), ("south", 1, "Bo")])
+    gone = changes(2, delete(b"1", *GOOD), schema=PEOPLE)
+    commit(publisher, piece(2, gone, changes(2, update(*person(1)), schema=south, first=1)))
+    sink.wait_for(asked, [("north", 2, "Ada"), ("south", 1, "Ada")])
