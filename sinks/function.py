@@ -2,7 +2,7 @@
 
 The module is one that is installed, or lies in the folder the worker is started in, which is looked
 at last, so that nothing there can stand for an installed one. It is imported when the mapping meets
-its table, by workers and `cdc map try` alone: reading a pipeline file runs nothing.
+its table, by workers, `cdc check` and `cdc map try` alone: reading a pipeline file runs nothing.
 
 It runs with the rights and the secrets of the worker. Whoever may write the pipeline file or that
 folder may run code as the worker.

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from cdc.cli.mappings import mapping_findings
 from cdc.cli.shared import DEFAULT_FILE, ConfigFile, Json, console, pipeline_of, print_json
 from cdc.compacted import reach
 from cdc.config import Pipeline, Unit
@@ -56,6 +57,9 @@ def findings(pipeline: Pipeline, units: list[Unit]) -> Iterator[tuple[str, Findi
     for unit in units:
         for finding in _unit(unit):
             yield unit.address, finding
+        if unit.kind == "target":
+            for finding in mapping_findings(pipeline, unit):
+                yield unit.address, finding
 
 
 def _kafka(pipeline: Pipeline) -> Finding:

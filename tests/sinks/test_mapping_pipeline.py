@@ -262,3 +262,22 @@ def test_two_topics_go_to_one_table_with_a_constant_in_its_key(
     gone = changes(2, delete(b"1", *GOOD), schema=PEOPLE)
     commit(publisher, piece(2, gone, changes(2, update(*person(1)), schema=south, first=1)))
     sink.wait_for(asked, [("north", 2, "Ada"), ("south", 1, "Ada")])
+
+
+def test_a_check_finds_a_mapping_that_does_not_fit_a_table_in_kafka(
+    people: People, cdc: Cdc
+) -> None:
+    people.change(insert(*person(1)))
+
+    def told() -> list[tuple[str, str, str]]:
+        found = cdc("check", "sink/mirror", "-c", str(people.file), "--json").json()["findings"]
+        rows = [(one["subject"], one["level"], one["message"]) for one in found]
+        return [row for row in rows if row[0] in ("mapping", people.topic)]
+
+    assert told() == [("mapping", "ok", "fits the tables that are in Kafka, 1")]
+    text = people.file.read_text()
+    people.file.write_text(text.replace("name.trim()", "nickname.trim()"))
+    [(subject, level, message)] = told()
+    assert (subject, level) == (people.topic, "fail")
+    assert "fields.name.expr" in message
+    assert "names nickname, which is no column" in message
