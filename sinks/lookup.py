@@ -5,7 +5,8 @@
     lookup: countries.json                                  {"DE": "Germany"}, or a list of objects
                                                             with `key` and `value`
 
-A file is read once in the life of a worker, when the mapping is bound; `cdc restart` reads it anew.
+A file is read when the mapping meets a table, and again then only when it has changed: a `cdc
+restart` is enough to take over a new one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,9 +45,24 @@ LookupEntry = Annotated[Lookup, BeforeValidator(_named)]
 """A lookup as it is written: the file's name is enough."""
 
 
-@cache
 def table_of(lookup: Lookup) -> Mapping[bytes, bytes | None]:
     """Return the table, text → text. Raises `errors.ConfigError` naming the file."""
+    try:
+        state = Path(lookup.file).stat()
+    except OSError as error:
+        raise _unreadable(lookup, error) from error
+    return _read(lookup, (state.st_mtime_ns, state.st_size))
+
+
+def _unreadable(lookup: Lookup, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"lookup {lookup.file}: {error.strerror}",
+        hint="A relative path begins in the folder the worker is started in.",
+    )
+
+
+@lru_cache(maxsize=64)
+def _read(lookup: Lookup, _state: tuple[int, int]) -> Mapping[bytes, bytes | None]:
     try:
         content = Path(lookup.file).read_bytes()
         if lookup.file.endswith(".json"):
@@ -55,10 +71,7 @@ def table_of(lookup: Lookup) -> Mapping[bytes, bytes | None]:
             pairs = _from_csv(content.decode("utf-8-sig"), lookup)
         return _unique(pairs)
     except OSError as error:
-        raise ConfigError(
-            f"lookup {lookup.file}: {error.strerror}",
-            hint="A relative path begins in the folder the worker is started in.",
-        ) from error
+        raise _unreadable(lookup, error) from error
     except (ValueError, LookupError, TypeError, csv.Error, DataError) as error:
         said = f"there is no column {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(

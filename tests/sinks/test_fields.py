@@ -158,6 +158,14 @@ def test_a_lookup_reads_csv_and_json(tmp_path: Path) -> None:
     assert cell(b"DE", lookup={"file": str(objects), "key": "k", "value": "v"}) == b"t"
 
 
+def test_a_lookup_that_has_changed_is_read_anew_when_the_sink_begins_again(tmp_path: Path) -> None:
+    table = tmp_path / "countries.csv"
+    table.write_text("code,name\nDE,Germany\n")
+    assert cell(b"DE", lookup=str(table)) == b"Germany"
+    table.write_text("code,name\nDE,Deutschland\n")
+    assert cell(b"DE", lookup=str(table)) == b"Deutschland"
+
+
 def test_what_a_lookup_does_not_find_is_poison_or_the_default(tmp_path: Path) -> None:
     table = tmp_path / "countries.csv"
     table.write_text("code,name\nDE,Germany\n")
