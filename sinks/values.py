@@ -17,6 +17,7 @@ before 1) is `errors.DataError`: nothing is rounded silently.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -47,10 +48,14 @@ _EXAMPLES: dict[str, Any] = {
 }
 
 
+_NUMERIC = re.compile(r"(?:numeric|decimal)(?:\(.*\))?")
+
+
 def _is_numeric(kind: Type) -> bool:
     """Tell whether a text type is a number without a fixed scale."""
+    name = kind.native.partition(" ")[2]
     return kind.logical == "decimal" or (
-        kind.logical == "text" and " numeric" in f" {kind.native.partition(' ')[2]}"
+        kind.logical == "text" and _NUMERIC.fullmatch(name) is not None
     )
 
 

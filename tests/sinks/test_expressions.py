@@ -36,6 +36,7 @@ WIDE = TableSchema(
         Column("name", Type("string")),
         Column("total amount", Type("int32")),
         Column("package", Type("int16")),
+        Column("many", Type("text", "postgres numeric[]")),
     ),
     ("id",),
 )
@@ -53,6 +54,7 @@ ROW: tuple[bytes, ...] = (
     b"Ada",
     b"40",
     b"2",
+    b"{1,2}",
 )
 
 
@@ -76,6 +78,7 @@ def cell(expr: str, as_: str | None = None) -> Any:
         ("id + 1", "bigint", b"8"),
         ("!flag", "bool", b"f"),
         ("rate * 2.0", "float", b"3"),
+        ("many", "text", b"{1,2}"),
         ("exact + free", "float", b"14.75"),
         ("name + '!'", "text", b"Ada!"),
         ("at + duration('1h')", "timestamptz", b"2026-01-31 09:00:00.25+00"),
