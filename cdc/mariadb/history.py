@@ -73,12 +73,12 @@ class History:
             if deed is Deed.DROP and table in self._seen:
                 self._remember(msgspec.structs.replace(self._seen[table], gone=True))
             elif deed in (Deed.CREATE, Deed.REPLACE):
-                self._made(table)
+                self._made(table, filled=statement.rewrites)
             elif deed is Deed.EMPTY:
                 self._empty(table, transactions)
                 self._read(Job(table, attempt=1))
             elif deed is Deed.ALTER:
-                self._changed(table)
+                self._changed(table, rewritten=statement.rewrites)
         if deed in (Deed.DROP, Deed.DDL):
             self._look(transactions)
 
@@ -101,19 +101,25 @@ class History:
             self._enter(self._catalog.described(facts))
             self._read(Job(facts.table, estimate=facts.rows, attempt=0 if seen is None else 1))
 
-    def _made(self, table: TableId) -> None:
-        """A table was made, and emptied before if need be: all its rows are in the log."""
+    def _made(self, table: TableId, *, filled: bool) -> None:
+        """A table was made, and emptied before if need be; its rows are in the log.
+
+        But for those its own statement `filled` it with, in statement format.
+        """
         facts = self._catalog.find(table)
         if facts is not None:
             self._enter(facts)
+            if filled:
+                self._read(Job(table, estimate=facts.rows, attempt=1))
 
-    def _changed(self, table: TableId) -> None:
-        """Read a table again that has a column or a type it had not."""
+    def _changed(self, table: TableId, *, rewritten: bool) -> None:
+        """Read a table again that has a column or a type it had not, or other values."""
         facts, seen = self._catalog.find(table), self._seen.get(table)
         if facts is None:
             return
         before = set(seen.columns) if seen else set()
-        if not set(self._enter(facts).columns) <= before:
+        grown = not set(self._enter(facts).columns) <= before
+        if grown or rewritten:
             self._read(Job(table, estimate=facts.rows, attempt=1))
 
     def _enter(self, facts: TableFacts) -> Seen:

@@ -37,6 +37,14 @@ _TARGET = {
 }
 _EMPTYING = re.compile(r"\b(?:DROP|TRUNCATE|EXCHANGE)\s+PARTITION\b|\bTABLESPACE\b", re.IGNORECASE)
 _RENAMING = re.compile(r"\bRENAME\s+(?!COLUMN\b|KEY\b|INDEX\b)", re.IGNORECASE)
+_FILLING = re.compile(r"\bSELECT\b|\bVALUES\s*\(", re.IGNORECASE)
+_KEYS = r"INDEX|KEY|PRIMARY|UNIQUE|FOREIGN|FULLTEXT|SPATIAL|CONSTRAINT|CHECK|PARTITION"
+_DROPPING = re.compile(rf"\bDROP\s+(?!{_KEYS})", re.IGNORECASE)
+_ADDING = re.compile(rf"\bADD\s+(?!{_KEYS})", re.IGNORECASE)
+_REWRITING = re.compile(
+    r"\bMODIFY\b|\bCHANGE\b|\bCONVERT\b|\bIMPORT\b|\bRENAME\s+COLUMN\b.*\bRENAME\s+COLUMN\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _BETWEEN = re.compile(r"\s*(?:,|\bTO\b)\s*", re.IGNORECASE)
 _ROWS = {"INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "CALL", "WITH", "SELECT", "DO", "EXECUTE"}
 _PASSING = {"SAVEPOINT", "RELEASE", "SET", "USE"}
@@ -62,10 +70,14 @@ class Deed(Enum):
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """A statement, and the tables it is about where that matters."""
+    """A statement, and the tables it is about where that matters.
+
+    `rewrites`: it may give rows of them other values without logging them.
+    """
 
     deed: Deed
     tables: tuple[TableId, ...] = ()
+    rewrites: bool = False
 
 
 _FIRST = {
@@ -92,7 +104,21 @@ def read_statement(text: str, database: str) -> Statement:
     if head is None:
         return Statement(Deed.DDL)
     tables = tuple(_tables(plain[head.end() :], database, several=word in ("DROP", "RENAME")))
-    return Statement(_deed(word, plain), tables) if tables else Statement(Deed.DDL)
+    if not tables:
+        return Statement(Deed.DDL)
+    return Statement(_deed(word, plain), tables, _rewrites(word, plain[head.end() :]))
+
+
+def _rewrites(word: str, text: str) -> bool:
+    """Tell whether values may change unlogged; when in doubt they may, and are read again.
+
+    CREATE … SELECT has its rows in the log, and no SELECT there, but for a session in statement
+    format. ALTER: a column that keeps its name and type may still get other values.
+    """
+    if word == "CREATE":
+        return _FILLING.search(text) is not None
+    replaced = _DROPPING.search(text) is not None and _ADDING.search(text) is not None
+    return word == "ALTER" and (replaced or _REWRITING.search(text) is not None)
 
 
 def _deed(word: str, plain: str) -> Deed:

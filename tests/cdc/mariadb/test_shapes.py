@@ -35,6 +35,43 @@ def test_a_column_added_or_retyped_brings_the_rows_again(
     assert maria.same("t", "id, extra, number")
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE t CHANGE a b int, CHANGE b a int",
+        "ALTER TABLE t RENAME COLUMN a TO b, RENAME COLUMN b TO a",
+        "ALTER TABLE t DROP COLUMN a, ADD COLUMN a int DEFAULT 5 AFTER id",
+        "ALTER TABLE t MODIFY g int AS (id * 3) STORED",
+    ],
+)
+def test_values_that_change_unlogged_are_read_again(
+    shop: Database, maria: MariaCapture, statement: str
+) -> None:
+    shop.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, a int, b int, g int AS (id * 2) STORED)",
+        "INSERT INTO t (id, a, b) VALUES (1, 2, 3)",
+    )
+    maria.until_read()
+    maria.until_caught_up()
+    shop.execute(statement)
+    settled(maria)
+    names = [name for name, *_ in shop.execute("SHOW COLUMNS FROM t")]
+    assert maria.same("t", ", ".join(names))
+
+
+def test_a_table_made_and_filled_in_statement_format_is_read(
+    shop: Database, maria: MariaCapture
+) -> None:
+    maria.until_read()
+    maria.until_caught_up()
+    shop.execute(
+        "SET SESSION binlog_format = 'STATEMENT'",
+        "CREATE TABLE t (id int PRIMARY KEY) SELECT seq AS id FROM seq_1_to_9",
+    )
+    settled(maria)
+    assert maria.same("t", "id")
+
+
 def test_an_index_brings_no_row_again(shop: Database, maria: MariaCapture) -> None:
     shop.execute("CREATE TABLE t (id int PRIMARY KEY, n int)", "INSERT INTO t VALUES (1, 1)")
     maria.until_read()

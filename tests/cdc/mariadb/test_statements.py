@@ -43,6 +43,8 @@ def table(name: str, schema: str = "shop") -> TableId:
         ("ALTER TABLE t ADD COLUMN a int", Statement(Deed.ALTER, (table("t"),))),
         ("ALTER TABLE t RENAME COLUMN a TO b", Statement(Deed.ALTER, (table("t"),))),
         ("ALTER TABLE t RENAME TO u", Statement(Deed.DROP, (table("t"),))),
+        ("ALTER TABLE t MODIFY a int", Statement(Deed.ALTER, (table("t"),), rewrites=True)),
+        ("ALTER TABLE t ADD INDEX i (a), DROP KEY j", Statement(Deed.ALTER, (table("t"),))),
         ("ALTER TABLE t DROP PARTITION p0", Statement(Deed.EMPTY, (table("t"),))),
         ("ALTER ONLINE TABLE t DISCARD TABLESPACE", Statement(Deed.EMPTY, (table("t"),))),
         ("GRANT SELECT ON *.* TO x", Statement(Deed.DDL)),
