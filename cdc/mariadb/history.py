@@ -69,7 +69,7 @@ class History:
         """A statement has changed tables."""
         self._selection.forget()
         deed = statement.deed
-        for table in filter(self._selection, statement.tables):
+        for table in self._meant(statement):
             if deed is Deed.DROP and table in self._seen:
                 self._remember(msgspec.structs.replace(self._seen[table], gone=True))
             elif deed in (Deed.CREATE, Deed.REPLACE):
@@ -81,6 +81,12 @@ class History:
                 self._changed(table, rewritten=statement.rewrites)
         if deed in (Deed.DROP, Deed.DDL):
             self._look(transactions)
+
+    def _meant(self, statement: Statement) -> list[TableId]:
+        """Return the captured tables a statement is about."""
+        databases = {table.schema for table in statement.tables if not table.name}
+        known = [table for table in self._seen if table.schema in databases]
+        return known + [table for table in statement.tables if self._selection(table)]
 
     def backfill(self, name: str, where: str) -> None:
         """Read the table called `name` again, or the rows of it that `where` selects."""

@@ -29,7 +29,7 @@ _TARGET = {
     "CREATE": re.compile(
         r"CREATE\s+(?:OR\s+REPLACE\s+)?TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?", re.IGNORECASE
     ),
-    "DROP": re.compile(r"DROP\s+(?:TEMPORARY\s+)?TABLES?\s+(?:IF\s+EXISTS\s+)?", re.IGNORECASE),
+    "DROP": re.compile(r"DROP\s+TABLES?\s+(?:IF\s+EXISTS\s+)?", re.IGNORECASE),
     "RENAME": re.compile(r"RENAME\s+TABLES?\s+(?:IF\s+EXISTS\s+)?", re.IGNORECASE),
     "ALTER": re.compile(
         r"ALTER\s+(?:ONLINE\s+)?(?:IGNORE\s+)?TABLE\s+(?:IF\s+EXISTS\s+)?", re.IGNORECASE
@@ -37,6 +37,7 @@ _TARGET = {
 }
 _EMPTYING = re.compile(r"\b(?:DROP|TRUNCATE|EXCHANGE)\s+PARTITION\b|\bTABLESPACE\b", re.IGNORECASE)
 _RENAMING = re.compile(r"\bRENAME\s+(?!COLUMN\b|KEY\b|INDEX\b)", re.IGNORECASE)
+_DATABASE = re.compile(rf"DROP\s+(?:DATABASE|SCHEMA)\s+(?:IF\s+EXISTS\s+)?({_NAME})", re.IGNORECASE)
 _FILLING = re.compile(r"\bSELECT\b|\bVALUES\s*\(", re.IGNORECASE)
 _KEYS = r"INDEX|KEY|PRIMARY|UNIQUE|FOREIGN|FULLTEXT|SPATIAL|CONSTRAINT|CHECK|PARTITION"
 _DROPPING = re.compile(rf"\bDROP\s+(?!{_KEYS})", re.IGNORECASE)
@@ -70,7 +71,7 @@ class Deed(Enum):
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """A statement, and the tables it is about where that matters.
+    """A statement, and the tables it is about where that matters; all of a database have no name.
 
     `rewrites`: it may give rows of them other values without logging them.
     """
@@ -100,6 +101,9 @@ def read_statement(text: str, database: str) -> Statement:
         return Statement(Deed.UNDO if undo else Deed.ROLLBACK)
     if word in _FIRST:
         return Statement(_FIRST[word])
+    whole = _DATABASE.match(plain)
+    if whole is not None:
+        return Statement(Deed.DROP, (TableId(_bare(whole[1]), ""),))
     head = _TARGET[word].match(plain) if word in _TARGET else None
     if head is None:
         return Statement(Deed.DDL)

@@ -120,6 +120,29 @@ def test_a_table_made_anew_keeps_no_row_of_the_one_before(
     assert maria.same("t", "id")
 
 
+def test_a_database_made_anew_keeps_no_row_of_the_one_before(
+    shop: Database, maria: MariaCapture
+) -> None:
+    maria.options["tables"] = [f"{shop.name}*.t"]
+    other = f"{shop.name}_other"
+    shop.execute(
+        f"CREATE DATABASE {other}",
+        f"CREATE TABLE {other}.t (id int PRIMARY KEY)",
+        f"INSERT INTO {other}.t VALUES (1)",
+    )
+    maria.until_read()
+    maria.until_caught_up()
+    shop.execute(
+        f"DROP DATABASE {other}",
+        f"CREATE DATABASE {other}",
+        f"CREATE TABLE {other}.t (id int PRIMARY KEY)",
+        f"INSERT INTO {other}.t VALUES (2)",
+    )
+    settled(maria)
+    assert maria.model.rows(f"{other}.t") == [(b"2",)]
+    shop.execute(f"DROP DATABASE {other}")
+
+
 def test_a_table_that_is_made_if_it_does_not_exist_stays_as_it_is(
     shop: Database, maria: MariaCapture
 ) -> None:
