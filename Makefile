@@ -64,7 +64,7 @@ interchange: $(STAMP) ## sinks of a live Debezium, in four forms, equal to the s
 lock: ## pin the dependencies again: all of them, and those of the image and of its build
 	@test -x $(BIN)/uv || $(MAKE) env
 	@cd . && $(PIN) --upgrade --all-extras pyproject.toml --output-file $(LOCK)
-	@$(PIN) --constraints $(LOCK) --extra postgres --extra cel pyproject.toml \
+	@$(PIN) --constraints $(LOCK) --extra postgres --extra mariadb --extra cel pyproject.toml \
 	    --output-file docker/runtime.lock
 	@$(PIN) --constraints $(LOCK) --group build --output-file docker/build.lock
 
