@@ -7,7 +7,8 @@ nothing that loads code, runs a command or reads files other than TLS material.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from confluent_kafka import (
@@ -39,6 +40,7 @@ __all__ = [
     "admin_client",
     "arrived",
     "consumer_client",
+    "its_own_error",
     "kafka_error",
     "producer_client",
 ]
@@ -210,6 +212,20 @@ def consumer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Consumer
         **own,
     }
     return Consumer(settings)
+
+
+@contextmanager
+def its_own_error() -> Iterator[None]:
+    """Raise the client's error as it is: a callback it makes with one set hides it in another.
+
+    CPython calls that a SystemError ("returned a result with an exception set").
+    """
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 def arrived(consumer: Consumer, most: int, timeout: float) -> list[Message]:

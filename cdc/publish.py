@@ -26,7 +26,7 @@ from cdc.columns import ColumnRule
 from cdc.connector import Context
 from cdc.errors import Fenced, KafkaUnavailable, Stop
 from cdc.failpoints import failpoint
-from cdc.kafka import DEADLINE_S, REPLACED, KafkaConfig, kafka_error, producer_client
+from cdc.kafka import DEADLINE_S, REPLACED, KafkaConfig, its_own_error, kafka_error, producer_client
 from cdc.positions import PositionsTopic, Stored, Tails
 from cdc.routes import Messages, Outgoing, PublishConfig, Routes
 from cdc.source import Batch, Position, Progress
@@ -274,7 +274,8 @@ class Publisher:
 
     def _call(self, method: Callable[[float], Any], doing: str) -> None:
         try:
-            method(DEADLINE_S)
+            with its_own_error():
+                method(DEADLINE_S)
         except KafkaException as error:
             raise kafka_error(error, doing) from error
 
@@ -309,7 +310,8 @@ def _first_commit_us(batch: Batch) -> int:
 def _abort(producer: Producer) -> None:
     """Abort if the broker answers soon; if not, its own time-out or our successor does it."""
     try:
-        producer.abort_transaction(2.0)
+        with its_own_error():
+            producer.abort_transaction(2.0)
     except KafkaException as error:
         _log.info("abort left to the broker", reason=str(error))
 
@@ -318,6 +320,7 @@ def _discard(producer: Producer) -> None:
     """Forget what is queued, so that the client ends at once; a fenced one only says so again."""
     producer.purge()
     try:
-        producer.flush(0)
+        with its_own_error():
+            producer.flush(0)
     except KafkaException as error:
         _log.debug("discarded", reason=str(error))

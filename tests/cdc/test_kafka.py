@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from pydantic import ValidationError
 
 from cdc.brokers import TopicSettings, ensure_topic
-from cdc.kafka import KafkaConfig, producer_client
+from cdc.kafka import KafkaConfig, its_own_error, producer_client
 from cdc.local import LocalKafka
 from cdc.publish import PublishConfig
 from fix_pipeline import Pipeline, item_batch
@@ -125,3 +125,13 @@ def test_a_frozen_broker_is_waited_for_and_loses_nothing(registry: Any) -> None:
         publisher.close()
         assert len(made.read(made.topic())) == 1
         made.registry.close()
+
+
+def test_an_error_that_a_callback_of_the_client_hid_is_raised_as_it_is() -> None:
+    """CPython makes a SystemError of a callback that is made while the client's error is set."""
+    fenced = KafkaException(KafkaError(KafkaError._FENCED))
+    with pytest.raises(KafkaException) as raised, its_own_error():
+        raise SystemError("a function returned a result with an exception set") from fenced
+    assert raised.value is fenced
+    with pytest.raises(SystemError), its_own_error():
+        raise SystemError("something else")

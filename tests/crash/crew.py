@@ -6,6 +6,7 @@ names. A worker that ends by itself is news; one that ends for an operator is br
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -112,6 +113,12 @@ class Worker:
             old, self.process = self.process, None
             self.start()
             return old
+
+    def state(self) -> str:
+        """What the worker last said of itself, "" when it has said nothing."""
+        lines = self._launch.log(self.name).read_text(errors="replace").splitlines()
+        told = (json.loads(line) for line in reversed(lines) if line.startswith('{"state"'))
+        return next((str(record["state"]) for record in told), "")
 
     def tail(self) -> str:
         return f"--- {self.name}\n{end_of_log(self._launch.log(self.name), 12)}"

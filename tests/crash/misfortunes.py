@@ -27,6 +27,8 @@ from crash.stage import SINKER
 
 FENCED_S = 30.0
 START_S = 60.0
+OWNED_S = 60.0
+AT_WORK = ("snapshot", "streaming")
 REACHED_S = 40.0
 RELEASE = "sink.before_release"
 """Passed by whichever worker completes a barrier: seldom by one worker alone."""
@@ -137,9 +139,12 @@ class Misfortunes:
         return stopped
 
     def _replace(self, victim: str) -> bool:
-        """Freeze an owner, start its replacement, then let the frozen one go on."""
+        """Freeze an owner, start its replacement, then let the frozen one go on.
+
+        One that has yet to say that the source is its own may say so later: that is no owner.
+        """
         worker = self._worker(victim)
-        if not worker.send(signal.SIGSTOP):
+        if not (self._owns(worker) and worker.send(signal.SIGSTOP)):
             return False
         old = worker.swap()
         self._pause(4.0, 8.0)
@@ -152,11 +157,20 @@ class Misfortunes:
     def _usurp(self, victim: str) -> bool:
         """Start a second owner of a source while the first is at work."""
         worker = self._worker(victim)
+        if not self._owns(worker):
+            return False
         old = worker.swap()
         if old is None:
             return False
         self._judge(worker, fenced(old, FENCED_S, self._disturbed))
         return True
+
+    def _owns(self, worker: Worker) -> bool:
+        """Wait until a source's worker is past its take-over."""
+        deadline = time.monotonic() + OWNED_S
+        while worker.state() not in AT_WORK and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return worker.state() in AT_WORK
 
     def _judge(self, worker: Worker, wrong: str) -> None:
         if wrong:

@@ -17,7 +17,7 @@ ALERTS = yaml.safe_load((DOCKER / "prometheus" / "alerts.yml").read_text())
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 RULES = [rule["expr"] for group in ALERTS["groups"] for rule in group["rules"]]
 VARIABLES = [variable["query"]["query"] for variable in DASHBOARD["templating"]["list"]]
-LABELS = {"pipeline", "unit", "error", "state", "table", "le"}
+LABELS = {"pipeline", "unit", "error", "state", "table", "rule", "le"}
 
 
 def metrics_in(expression: str) -> set[str]:
@@ -33,6 +33,7 @@ def samples() -> set[str]:
     for name in ("cdc_lag_bytes", "cdc_lag_rows", "cdc_lag_seconds", "cdc_slot_retained_bytes"):
         made.show(name, 1.0)
     made.retried(ValueError())
+    made.invalid("public.items", "email", 1)
     made.snapshots({"public.items": (1, 2)})
     return set(re.findall(r"^(cdc_\w+)\{", made.page().decode(), re.MULTILINE))
 
