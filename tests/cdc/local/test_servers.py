@@ -32,18 +32,20 @@ def read_all(bootstrap: str, topic: str, count: int) -> list[bytes]:
             "group.id": topic,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
+            # Asked of a broker that has just started, which may know no such topic yet; the next
+            # time to ask would be in five minutes.
+            "topic.metadata.refresh.interval.ms": 500,
         }
     )
     consumer.subscribe([topic])
     found: list[bytes] = []
 
     def all_read() -> bool:
-        """A broker that has just started may say first that it knows no such topic."""
         messages = consumer.consume(count - len(found), timeout=0.5)
         found.extend(message.value() or b"" for message in messages if message.error() is None)
         return len(found) >= count
 
-    wait_until(all_read, f"{count} records of {topic}", 60)
+    wait_until(all_read, f"{count} records of {topic}")
     consumer.close()
     return found
 
