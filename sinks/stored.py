@@ -6,7 +6,7 @@ be used, is the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ __all__ = [
     "place_of",
     "released",
     "stamp_of",
+    "stand",
 ]
 
 VERSION = 1
@@ -118,6 +119,33 @@ def missing(places: Places, barrier: Barrier) -> list[int]:
             )
         out.append(number)
     return out
+
+
+def stand(
+    barrier: Barrier,
+    look: Callable[[], Places],
+    come_closer: Sequence[Callable[[], Sequence[int]]],
+    let_on: Callable[[Places], None],
+) -> Sequence[int]:
+    """Note who stands at `barrier`; the last one lets all go on. Return who is waited for.
+
+    Each of `come_closer` does a step, arriving first, and returns the partitions somebody else
+    holds. Raises as `missing` does.
+    """
+    places = look()
+    if has_passed(places, barrier):
+        return ()
+    for step in come_closer:
+        held = step()
+        # Each look sees what others did since the one before: they may have let us go on.
+        places = look()
+        if has_passed(places, barrier):
+            return ()
+        waiting = missing(places, barrier) or held
+        if waiting:
+            return waiting
+    let_on(places)
+    return ()
 
 
 def released(places: Places, barrier: Barrier) -> list[Span]:

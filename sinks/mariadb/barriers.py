@@ -12,11 +12,12 @@ behind it come later, whichever worker dies in between.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from cdc.connections.mariadb import Connection, fetch
 from cdc.connector import Context
 from sinks.mariadb.cursors import NAMES, TABLE_OPTIONS, CursorTable, has
-from sinks.stored import VERSION, Places, has_passed, missing, place_of, released
+from sinks.stored import VERSION, Places, place_of, released, stand
 from sinks.target import Barrier
 
 __all__ = ["BarrierTable"]
@@ -67,20 +68,13 @@ class BarrierTable:
         Returns the partitions still waited for. Raises as `sinks.target.Target.meet` says. To be
         called inside a transaction.
         """
-        if has_passed(self._read(connection, barrier), barrier):
-            return ()
-        for come_closer in (self._arrive, self._lock):
-            held = come_closer(connection, barrier)
-            # Each look sees what others did since the one before: they may have let us go on.
-            places = self._read(connection, barrier)
-            if has_passed(places, barrier):
-                return ()
-            waiting = missing(places, barrier) or held
-            if waiting:
-                return waiting
-        empty()
-        self._release(connection, barrier, places)
-        return ()
+
+        def let_on(places: Places) -> None:
+            empty()
+            self._release(connection, barrier, places)
+
+        steps = [partial(step, connection, barrier) for step in (self._arrive, self._lock)]
+        return stand(barrier, partial(self._read, connection, barrier), steps, let_on)
 
     def _read(self, connection: Connection, barrier: Barrier) -> Places:
         rows = fetch(connection, _READ, (*self._owner, *barrier.topic))

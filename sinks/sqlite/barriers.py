@@ -7,11 +7,12 @@ row says. The file has one write lock, and `meet` is called with it held: what i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from sqlite3 import Connection
 
 from cdc.connector import Context
 from sinks.sqlite.cursors import CursorTable
-from sinks.stored import VERSION, Places, has_passed, missing, place_of, released
+from sinks.stored import VERSION, Places, place_of, released, stand
 from sinks.target import Barrier
 
 __all__ = ["BarrierTable"]
@@ -52,21 +53,19 @@ class BarrierTable:
         called inside a write transaction.
         """
         connection.execute(_CREATE)
-        if has_passed(self._read(connection, barrier), barrier):
-            return ()
-        self._arrive(connection, barrier)
-        places = self._read(connection, barrier)
-        waiting = missing(places, barrier)
-        if not waiting:
+
+        def let_on(places: Places) -> None:
             empty()
             self._release(connection, barrier, places)
-        return waiting
+
+        arrive = partial(self._arrive, connection, barrier)
+        return stand(barrier, partial(self._read, connection, barrier), [arrive], let_on)
 
     def _read(self, connection: Connection, barrier: Barrier) -> Places:
         rows = connection.execute(_READ, (*self._owner, *barrier.topic))
         return {row[0]: place_of(row) for row in rows}
 
-    def _arrive(self, connection: Connection, barrier: Barrier) -> None:
+    def _arrive(self, connection: Connection, barrier: Barrier) -> Sequence[int]:
         """Move our cursors to the truncation and say that they stand there."""
         moving = [span for span in barrier.spans if span.start != span.end]
         self._cursors.advance(connection, moving)
@@ -74,6 +73,7 @@ class BarrierTable:
         for span in barrier.spans:
             place = (topic, span.partition.partition, topic_id, span.end.offset)
             connection.execute(_ARRIVE, (*self._owner, *place, *barrier.stamp, VERSION))
+        return ()  # nobody else has the write lock
 
     def _release(self, connection: Connection, barrier: Barrier, places: Places) -> None:
         self._cursors.advance(connection, released(places, barrier))
