@@ -58,6 +58,15 @@ class Home:
         self._path = path
         return path
 
+    def reachable(self, tree: Path) -> Path:
+        """Return `tree`, or a copy of it where the server's user can reach it."""
+        if not self._handed:
+            return tree
+        copy = self.path / "binaries"
+        if not copy.exists():
+            shutil.copytree(tree, copy)
+        return copy
+
     def _hand_over(self, path: Path) -> None:
         for parent in path.parents:
             if not parent.stat().st_mode & 0o001:

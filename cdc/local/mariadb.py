@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import pymysql
 
+from cdc.connections.mariadb import quoted
 from cdc.local.cache import made_once
 from cdc.local.errors import LocalStackError
 from cdc.local.fetch import fetch
@@ -141,7 +142,7 @@ class LocalMariaDB:
         Raises:
             pymysql.Error: it exists, or the server is away.
         """
-        self.execute(f"CREATE DATABASE {_quoted(name)}")
+        self.execute(f"CREATE DATABASE {quoted(name)}")
         return self.url_of(name)
 
     def drop_database(self, name: str) -> None:
@@ -156,7 +157,7 @@ class LocalMariaDB:
             for (number,) in cursor.fetchall():
                 with suppress(pymysql.err.OperationalError):  # it has ended by itself
                     cursor.execute("KILL %s", (number,))
-            cursor.execute(f"DROP DATABASE IF EXISTS {_quoted(name)}")
+            cursor.execute(f"DROP DATABASE IF EXISTS {quoted(name)}")
 
     def start(self) -> None:
         """Fetch what is missing, make the system tables, start, wait until it answers SQL.
@@ -167,7 +168,7 @@ class LocalMariaDB:
         home = self._home.open()
         try:
             self.port = free_port(self._wanted)
-            binaries = self._binaries(home)
+            binaries = self._binaries()
             options = self._configure(home, binaries)
             if not self.data.exists():
                 self._initialise(home, binaries)
@@ -203,15 +204,10 @@ class LocalMariaDB:
     ) -> None:
         self.stop()
 
-    def _binaries(self, home: Path) -> Path:
+    def _binaries(self) -> Path:
         """The unpacked binaries; a copy where the server's user can reach it."""
         tree = made_once(f"mariadb-{mariadb_part().version}", _unpack)
-        if not self._home.handed:
-            return tree
-        copy = home / "binaries"
-        if not copy.exists():
-            shutil.copytree(tree, copy)
-        return copy
+        return self._home.reachable(tree)
 
     def _configure(self, home: Path, binaries: Path) -> Path:
         """Write the options' file anew; the machine's own are not read."""
@@ -253,10 +249,6 @@ class LocalMariaDB:
                 return True
         except pymysql.OperationalError:
             return False
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _spelled(name: str, value: Setting) -> str:

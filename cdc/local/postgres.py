@@ -119,7 +119,7 @@ class LocalPostgres:
         home = self._home.open()
         try:
             self.port = free_port(self._wanted)
-            binaries = self._binaries(home)
+            binaries = self._binaries()
             if not self.data.exists():
                 self._initialise(home, binaries)
             self._password = self._stored_password(home)
@@ -157,15 +157,10 @@ class LocalPostgres:
     ) -> None:
         self.stop()
 
-    def _binaries(self, home: Path) -> Path:
+    def _binaries(self) -> Path:
         """The unpacked binaries; a copy where the server's user can reach it."""
         tree = made_once(_folder(self.version), lambda folder: _unpack(self.version, folder))
-        if not self._home.handed:
-            return tree
-        copy = home / "binaries"
-        if not copy.exists():
-            shutil.copytree(tree, copy)
-        return copy
+        return self._home.reachable(tree)
 
     def _initialise(self, home: Path, binaries: Path) -> None:
         """Run initdb (0.5 s); a copied template would give all servers one system identifier."""
