@@ -214,6 +214,8 @@ class LocalMariaDB:
         careless = {} if self._home.lasts else CARELESS
         places: dict[str, Setting] = {
             "datadir": str(self.data),
+            # A server that starts removes every temporary table it finds, also another server's.
+            "tmpdir": str(home),
             "lc_messages_dir": str(binaries / "share"),
             "character_sets_dir": str(binaries / "share" / "charsets"),
             "port": self.port,
@@ -234,7 +236,11 @@ class LocalMariaDB:
             for path in (script, self.data):
                 shutil.chown(path, "nobody")
         script.chmod(0o600)
-        places = [f"--datadir={self.data}", f"--lc-messages-dir={binaries / 'share'}"]
+        places = [
+            f"--datadir={self.data}",
+            f"--tmpdir={home}",
+            f"--lc-messages-dir={binaries / 'share'}",
+        ]
         reads = f'exec "$0" --no-defaults --bootstrap --log-warnings=0 "$@" < "{script}"'
         argv = ["sh", "-c", reads, str(binaries / "bin" / "mariadbd"), *places]
         run_once(Command("initialise", lambda: argv, home, refuses_root=True))

@@ -53,6 +53,13 @@ def test_a_database_is_dropped_under_an_open_transaction(mariadb: LocalMariaDB) 
     assert ("it's `odd`",) not in mariadb.execute("SHOW DATABASES")
 
 
+def test_a_server_that_starts_leaves_the_temporary_tables_of_another() -> None:
+    with LocalMariaDB() as server, closing(server.connect("mysql")) as one, one.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE kept (id int) ENGINE = Aria")
+        with LocalMariaDB():
+            cursor.execute("DROP TEMPORARY TABLE kept")
+
+
 def test_a_killed_server_comes_back_with_its_data_and_address() -> None:
     with LocalMariaDB() as server:
         url = server.create_database("shop")
