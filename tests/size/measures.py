@@ -14,9 +14,11 @@ from typing import Any
 
 import psycopg
 
+from fix_pipeline import wait_until
 from size.worker import Place, SourceWorker
 
 PIECE = 5_000
+PULL_ROWS = 5_000  # what a Postgres source hands over at once, at most
 MIB = 1 << 20
 FAR_S = 900.0
 
@@ -38,24 +40,28 @@ class Transaction:
 
 
 def large_transaction(place: Place, rows: int, width: int, options: str = "") -> Transaction:
-    """Commit `rows` rows of `width` bytes at once; kill the worker when a third has left.
+    """Commit `rows` rows of `width` bytes at once; the worker dies when most have left.
 
-    Each fifth piece is followed by one of as many rows that a savepoint rolls back.
+    They leave in a commit of Kafka for each pull, and the worker dies at two thirds of that
+    number: commits of positions alone, before, make it somewhat earlier, never later. Each fifth
+    piece is followed by one of as many rows that a savepoint rolls back.
     """
-    worker = SourceWorker(place, f"snapshot: never{options}")
-    with psycopg.connect(place.url, autocommit=True) as db, worker:
+    options = f"snapshot: never, publish: {{max_rows: 1}}{options}"
+    last = 2 * rows // PULL_ROWS // 3
+    dying = SourceWorker(place, options, f"publish.after_commit=kill:{last}")
+    with psycopg.connect(place.url, autocommit=True) as db, dying:
         db.execute("create table item (id int primary key, name text)")
         db.execute("alter table item alter name set storage plain")
-        worker.until_streaming(db)
+        dying.until_streaming(db)
         with db.transaction():
             _fill(db, rows, width)
-            worker.until(lambda: worker.spilled > rows * width // 2, "half to be spilled", FAR_S)
-            spilled, early = worker.spilled, place.written("item")
+            dying.until(lambda: dying.spilled > rows * width // 2, "half to be spilled", FAR_S)
+            spilled, early = dying.spilled, place.written("item")
+            peak = dying.peak_mb
         committed = time.monotonic()
-        worker.until(lambda: place.written("item") > rows // 3, "a third", FAR_S)
-        peak, at_kill = worker.peak_mb, place.written("item")
-        worker.server.kill()
-        with worker:
+        wait_until(lambda: not dying.server.running, "the worker's death", FAR_S)
+        at_kill = place.written("item")
+        with SourceWorker(place, options) as worker:
             wrong = _wrong(worker, rows)
             seconds = time.monotonic() - committed
             peak = max(peak, worker.peak_mb)

