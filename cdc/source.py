@@ -20,13 +20,24 @@ Promises of a source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import msgspec
 
+from cdc.errors import StateError
 from schemas.change import Rows, Stamp
 
-__all__ = ["Batch", "Position", "Progress", "Source", "SourceStatus", "Watchful"]
+__all__ = [
+    "Batch",
+    "Position",
+    "Progress",
+    "Source",
+    "SourceStatus",
+    "StoredPosition",
+    "Watchful",
+]
+
+_VERSION = 1
 
 
 class Position(Protocol):
@@ -39,6 +50,38 @@ class Position(Protocol):
     def covers(self, other: Self) -> bool:
         """Tell whether everything up to `other` lies at or before this position."""
         ...
+
+
+class StoredPosition(msgspec.Struct, frozen=True):
+    """What the positions of log sources share: the form they are stored in.
+
+    A subclass adds `covers`; its fields are stored by their names. `system_name` is what the
+    source reads, as an error calls it.
+    """
+
+    system_name: ClassVar[str]
+
+    def encode(self) -> dict[str, Any]:
+        """Return a JSON object with `"version": 1`."""
+        return {"version": _VERSION, **msgspec.to_builtins(self)}
+
+    @classmethod
+    def decode(cls, value: dict[str, Any]) -> Self:
+        """Return what `encode` was given. Raises `errors.StateError` for anything else."""
+        version = value.get("version")
+        if version != _VERSION:
+            raise StateError(
+                f"the stored position has version {version}, this program reads {_VERSION}",
+                hint="upgrade the worker, or look at it with `cdc position show`",
+            )
+        fields = {name: part for name, part in value.items() if name != "version"}
+        try:
+            return msgspec.convert(fields, cls)
+        except msgspec.ValidationError as error:
+            raise StateError(
+                f"the stored position is not one of a {cls.system_name} source: {error}",
+                hint="look at it with `cdc position show`, replace it with `cdc position set`",
+            ) from error
 
 
 class Progress(msgspec.Struct, frozen=True):

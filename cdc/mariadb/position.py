@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Self
-
-import msgspec
+from typing import ClassVar, NamedTuple, Self
 
 from cdc.decode.gtid import Domains
-from cdc.errors import StateError
+from cdc.source import StoredPosition
 from schemas.change import Stamp
 
 __all__ = ["Place", "Position"]
 
-_VERSION = 1
 _KIND = "mariadb"
 
 
@@ -32,7 +29,7 @@ def _count(file: str) -> int:
     return int(tail) if tail.isdigit() else 0
 
 
-class Position(msgspec.Struct, frozen=True):
+class Position(StoredPosition, frozen=True):
     """Transactions 1 to `complete` were delivered whole, and `ordinal` rows of number `commit`.
 
     Transactions are counted from the source's first start on, in the order of the log: the count
@@ -40,6 +37,8 @@ class Position(msgspec.Struct, frozen=True):
     are ordered within their domain alone. `gtid` is the position behind number `complete`; the
     log of server `server` had come to `offset` of `file` then.
     """
+
+    system_name: ClassVar[str] = "MariaDB"
 
     incarnation: int
     gtid: str
@@ -51,29 +50,9 @@ class Position(msgspec.Struct, frozen=True):
     complete: int = 0
     kind: str = _KIND
 
-    def encode(self) -> dict[str, Any]:
-        """Return a JSON object with `"version": 1`."""
-        return {"version": _VERSION, **msgspec.to_builtins(self)}
-
-    @classmethod
-    def decode(cls, value: dict[str, Any]) -> Self:
-        """Return what `encode` was given. Raises `errors.StateError` for anything else."""
-        version = value.get("version")
-        if version != _VERSION:
-            raise StateError(
-                f"the stored position has version {version}, this program reads {_VERSION}",
-                hint="upgrade the worker, or look at it with `cdc position show`",
-            )
-        fields = {name: part for name, part in value.items() if name != "version"}
-        try:
-            found = msgspec.convert(fields, cls)
-            Domains.parse(found.gtid)
-        except (msgspec.ValidationError, ValueError) as error:
-            raise StateError(
-                f"the stored position is not one of a MariaDB source: {error}",
-                hint="look at it with `cdc position show`, replace it with `cdc position set`",
-            ) from error
-        return found
+    def __post_init__(self) -> None:
+        """Refuse a position that is none; what is decoded says so as a wrong type would."""
+        Domains.parse(self.gtid)
 
     def covers(self, other: Self) -> bool:
         """Tell whether everything up to `other` lies at or before this position."""

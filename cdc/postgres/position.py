@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import ClassVar, Self
 
-import msgspec
-
-from cdc.errors import StateError
+from cdc.source import StoredPosition
 from schemas.change import Stamp
 
 __all__ = ["Position"]
 
-_VERSION = 1
 
-
-class Position(msgspec.Struct, frozen=True):
+class Position(StoredPosition, frozen=True):
     """Everything up to (incarnation, commit, ordinal) was delivered.
 
     `complete` is the commit LSN of the newest transaction that was delivered whole.
@@ -25,6 +21,8 @@ class Position(msgspec.Struct, frozen=True):
     may or may not exist, and nothing was delivered (R3).
     """
 
+    system_name: ClassVar[str] = "Postgres"
+
     incarnation: int
     slot: str
     system: str
@@ -34,28 +32,6 @@ class Position(msgspec.Struct, frozen=True):
     complete: int = 0
     confirmed_lsn: int = 0
     creating: bool = False
-
-    def encode(self) -> dict[str, Any]:
-        """Return a JSON object with `"version": 1`."""
-        return {"version": _VERSION, **msgspec.to_builtins(self)}
-
-    @classmethod
-    def decode(cls, value: dict[str, Any]) -> Self:
-        """Return what `encode` was given. Raises `errors.StateError` for anything else."""
-        version = value.get("version")
-        if version != _VERSION:
-            raise StateError(
-                f"the stored position has version {version}, this program reads {_VERSION}",
-                hint="upgrade the worker, or look at it with `cdc position show`",
-            )
-        fields = {name: part for name, part in value.items() if name != "version"}
-        try:
-            return msgspec.convert(fields, cls)
-        except msgspec.ValidationError as error:
-            raise StateError(
-                f"the stored position is not one of a Postgres source: {error}",
-                hint="look at it with `cdc position show`, replace it with `cdc position set`",
-            ) from error
 
     def covers(self, other: Self) -> bool:
         """Tell whether everything up to `other` lies at or before this position."""
