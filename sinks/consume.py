@@ -71,7 +71,7 @@ def consumer_settings(group: str) -> dict[str, str | float | bool]:
         "fetch_queue_backoff_ms": 5,
         "partition_assignment_strategy": "cooperative-sticky",
         "session_timeout_ms": 6000,
-        "heartbeat_interval_ms": 2000,
+        "heartbeat_interval_ms": 500,
     }
 
 
