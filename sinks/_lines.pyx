@@ -16,12 +16,13 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
 from schemas._buffer cimport Buffer, put, put_raw, reserve
+from schemas._texts cimport put_integer
 from sinks._avro cimport (
     BOOLEAN, BYTES, DATE, DECIMAL, FLOAT32, FLOAT64, INTEGER, TEXT, TIME, TIMESTAMP, TIMESTAMPTZ,
     Cell, Input, read_branch, read_cell, read_long, read_op, read_source, read_text,
 )
 from sinks._texts cimport (
-    put_decimal, put_float, put_float32, put_hex, put_integer, put_moment, put_object, put_text,
+    put_decimal, put_float, put_float32, put_hex, put_moment, put_object, put_text,
 )
 
 from schemas.change import Stamp

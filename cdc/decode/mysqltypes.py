@@ -22,7 +22,21 @@ from cdc.decode.charsets import decoder
 from schemas.floats import float32_text, float64_text
 from schemas.table import Type
 
-__all__ = ["KINDS", "MysqlColumn", "fits", "logged_column", "logical", "reader", "selected", "text"]
+__all__ = [
+    "KINDS",
+    "MysqlColumn",
+    "Native",
+    "fits",
+    "logged_column",
+    "logical",
+    "native",
+    "reader",
+    "selected",
+    "text",
+]
+
+Native = tuple[str, int, int]
+"""(kind of `schemas/_images.pyx` or "", size, scale)."""
 
 
 class MysqlColumn(msgspec.Struct, frozen=True):
@@ -96,6 +110,8 @@ KINDS: dict[str, Kind] = {
 """MariaDB 10.6 to 11.8. A type that is not here is refused by name."""
 
 _FIXED = {"uuid": 16, "inet6": 16, "inet4": 4}
+_MOMENTS = ("date", "time", "datetime", "timestamp")
+_READ_ALONE = {"float", "double", "bit", "year", "binary", "enum", "set", *_FIXED}
 _OLD_TIMES = {7: "timestamp", 11: "time", 12: "datetime"}
 _BY_CODE = {
     code: name
@@ -230,10 +246,35 @@ def reader(column: MysqlColumn, logged: LoggedColumn) -> values.Read:
     }
     if kind in simple:
         return simple[kind]()
-    if kind in ("date", "time", "datetime", "timestamp"):
+    if kind in _MOMENTS:
         return values.moment(kind, size)
-    wide = size if logged.code in (252, 255) else 1 if size < 256 else 2
-    return values.prefixed(wide, hexed if _is_bytes(kind) else decoder(column.charset))
+    return values.prefixed(_prefix(logged), hexed if _is_bytes(kind) else decoder(column.charset))
+
+
+def native(column: MysqlColumn, logged: LoggedColumn) -> Native:
+    """Return what compiled code knows such a value as: a kind, and two numbers that go with it.
+
+    The kind is empty for what `reader` alone reads: rare types, and text that is not UTF-8.
+    """
+    kind = column.kind
+    if kind in _INTEGERS:
+        return "unsigned" if column.unsigned else "signed", _INTEGERS[kind], 0
+    if kind == "decimal":
+        return kind, column.precision, column.scale
+    if kind in _MOMENTS:
+        return kind, logged.size, 0
+    if kind in _READ_ALONE:
+        return "", 0, 0
+    if _is_bytes(kind):
+        return "bytes", _prefix(logged), 0
+    return ("text", _prefix(logged), 0) if decoder(column.charset) is None else ("", 0, 0)
+
+
+def _prefix(logged: LoggedColumn) -> int:
+    """Return how many bytes the length of a text has."""
+    if logged.code in (252, 255):
+        return logged.size
+    return 1 if logged.size < 256 else 2
 
 
 def _is_bytes(kind: str) -> bool:

@@ -62,7 +62,7 @@ class Run:
         if not is_whole(event):
             raise _partial(shape.schema)
         try:
-            found = packed(event, shape.readers)
+            found = packed(event, shape.images)
         except ValueError as error:
             raise UnknownEvent(
                 f"rows of {shape.schema.table} at {self._where} cannot be read: {error}"

@@ -15,10 +15,17 @@ import msgspec
 
 from cdc.decode.binlogevents import TableEvent
 from cdc.decode.binlogtables import LoggedColumn, LoggedTable, table_of
-from cdc.decode.mysqltypes import MysqlColumn, fits, logged_column, logical, reader
-from cdc.decode.mysqlvalues import Read
+from cdc.decode.mysqltypes import (
+    MysqlColumn,
+    fits,
+    logged_column,
+    logical,
+    native,
+    reader,
+)
 from cdc.errors import PreflightFailed, UnknownEvent
 from cdc.mariadb.catalog import ColumnFacts, TableFacts
+from cdc.mariadb.images import Images, image_reader
 from schemas.table import Column, TableId, TableSchema
 
 __all__ = ["Facts", "Shape", "Tables", "Wants", "describe"]
@@ -49,10 +56,10 @@ class Wants(Protocol):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """One version of a table: its schema, and what reads each column of a row image."""
+    """One version of a table: its schema, and what reads its row images."""
 
     schema: TableSchema
-    readers: tuple[Read, ...]
+    images: Images
 
 
 class Tables:
@@ -140,11 +147,9 @@ class Tables:
         names = [column.name for column in logged.columns]
         key = [names[place] for place in logged.primary_key]
         schema = describe(logged.table, chosen, self._keys.get(str(logged.table), key))
-        readers = tuple(
-            reader(found.column, column)
-            for found, column in zip(chosen, logged.columns, strict=True)
-        )
-        return Shape(schema, readers)
+        pairs = [(f.column, column) for f, column in zip(chosen, logged.columns, strict=True)]
+        readers = tuple(reader(*pair) for pair in pairs)
+        return Shape(schema, image_reader(readers, [native(*pair) for pair in pairs]))
 
 
 def _refuse_versioned(facts: TableFacts | None) -> None:
