@@ -6,16 +6,15 @@ the locks SQLite holds on it (sqlite.org/howtocorrupt.html, 2.2).
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from shutil import disk_usage
 
 from cdc.connector import Finding
 from cdc.errors import CdcError
 from schemas.table import TableId
+from sinks.folder import missing_folder, room, writable
 from sinks.refusals import unwanted
 from sinks.sqlite.catalog import Catalog, table_name
 from sinks.sqlite.files import named_errors
@@ -23,8 +22,6 @@ from sinks.sqlite.files import named_errors
 __all__ = ["findings"]
 
 _OLDEST = (3, 31, 0)  # generated columns; upserts came with 3.24
-_ROOM = 4
-"""A cut lies in the log, in the database and in the indexes: times `buffer_bytes` to be free."""
 _WAIT_S = 1.0
 
 
@@ -33,11 +30,12 @@ def findings(
 ) -> Iterator[Finding]:
     """Yield one finding for each precondition; `tables` are those the mapping names."""
     yield _version()
-    if not path.parent.is_dir():
-        yield Finding("fail", "folder", f"{path.parent} is missing", f"mkdir -p {path.parent}")
+    missing = missing_folder(path)
+    if missing is not None:
+        yield missing
         return
-    yield _writable(path)
-    yield _room(path, buffer_bytes)
+    yield writable(path, "SQLite puts -wal and -shm into the folder")
+    yield room(path, buffer_bytes)
     if not path.exists():
         yield Finding("ok", "file", f"{path} will be made")
         yield from (_absent(table, may_create=may_create) for table in tables)
@@ -63,23 +61,6 @@ def _version() -> Finding:
     oldest = ".".join(map(str, _OLDEST))
     repair = "Use a Python that brings a newer SQLite."
     return Finding("fail", "version", f"{text} is older than {oldest}", repair)
-
-
-def _writable(path: Path) -> Finding:
-    for place, right in ((path.parent, os.W_OK | os.X_OK), (path, os.W_OK)):
-        if place.exists() and not os.access(place, right):
-            repair = f"chmod u+w {place}, as its owner; SQLite puts -wal and -shm into the folder"
-            return Finding("fail", "folder", f"this user may not write {place}", repair)
-    return Finding("ok", "folder", f"{path.parent} can be written")
-
-
-def _room(path: Path, buffer_bytes: int) -> Finding:
-    free, wanted = disk_usage(path.parent).free, _ROOM * buffer_bytes
-    text = f"{free // 1_000_000:,} MB are free in {path.parent}"
-    if free >= wanted:
-        return Finding("ok", "disk", text)
-    repair = f"Free at least {wanted // 1_000_000:,} MB, or lower `buffer_bytes`."
-    return Finding("fail", "disk", text, repair)
 
 
 def _database(connection: sqlite3.Connection, path: Path) -> Finding:

@@ -23,12 +23,13 @@ from cdc.connector import Context, Finding
 from cdc.errors import DataError, TargetUnavailable
 from cdc.failpoints import failpoint
 from schemas.table import TableSchema
+from sinks.folder import located
+from sinks.ledger import BarrierTable, CursorTable
 from sinks.mapping import fixed_targets
 from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
 from sinks.refusals import vanished
-from sinks.sqlite.barriers import BarrierTable
+from sinks.reservation import Reservation
 from sinks.sqlite.catalog import Catalog, refuse_shared
-from sinks.sqlite.cursors import CursorTable
 from sinks.sqlite.files import (
     connect,
     is_foreign_key,
@@ -38,7 +39,6 @@ from sinks.sqlite.files import (
     writing,
 )
 from sinks.sqlite.preflight import findings
-from sinks.sqlite.reservation import Reservation
 from sinks.sqlite.table import Table
 from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
 
@@ -68,7 +68,7 @@ class SqliteTarget:
     takes_lines = True
 
     def __init__(self, context: Context, config: Config) -> None:
-        self._path = _absolute(config.path)
+        self._path = located(config.path)
         self._may_change = config.policy == "create+add"
         self._reservation = Reservation(self._path, context)
         self._cursors = CursorTable(context)
@@ -131,7 +131,7 @@ class SqliteTarget:
         failpoint("sink.after_commit")
 
     def meet(self, barrier: Barrier) -> Sequence[int]:
-        """Stand at a truncation, or carry it out; see `sinks.sqlite.barriers`."""
+        """Stand at a truncation, or carry it out; see `sinks.ledger`."""
         with self._applying() as connection:
 
             def empty() -> None:
@@ -211,14 +211,10 @@ class SqliteTarget:
             yield
 
 
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
 def check(_context: Context, config: Config) -> Iterator[Finding]:
     """Look at the folder, the disk, the file, and every table the mapping names."""
     yield from findings(
-        _absolute(config.path),
+        located(config.path),
         fixed_targets(config.tables),
         may_create=config.policy == "create+add",
         buffer_bytes=config.buffer_bytes,
@@ -227,7 +223,7 @@ def check(_context: Context, config: Config) -> Iterator[Finding]:
 
 def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:
     """Forget the cursors of this sink; tables and rows stay."""
-    path = _absolute(config.path)
+    path = located(config.path)
     if not path.exists():
         return
     with closing(connect(path)) as connection, named_errors(path):
