@@ -10,6 +10,7 @@ import orjson
 import typer
 from rich.console import Console
 
+from cdc.demo.engines import ENGINES, Pair
 from cdc.demo.once import TAMPER, as_json, run_once, show
 from cdc.demo.stage import Stage
 
@@ -28,17 +29,21 @@ def demo(
     tamper: Annotated[
         str, typer.Option(help=f"Spoil the target before comparing: {', '.join(TAMPER)}.")
     ] = "",
+    pair: Annotated[
+        str, typer.Option(help=f"Source and target, each one of {', '.join(ENGINES)}.")
+    ] = "postgres:postgres",
     as_json_: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Run a shop, Kafka, a registry and two sinks on this machine, no Docker needed.
 
-    Example: cdc demo --once --changes 50000
+    Example: cdc demo --once --pair mariadb:postgres
     """
+    engines = _pair(pair)
     if tamper and tamper not in TAMPER:
         raise typer.BadParameter(f"--tamper takes one of {', '.join(TAMPER)}")
     console = Console(stderr=as_json_)
     with tempfile.TemporaryDirectory(prefix="tailrace-demo-") as folder:
-        with Stage(Path(folder), console.print) as stage:
+        with Stage(Path(folder), engines, console.print) as stage:
             if not once:
                 from cdc.demo.view import watch  # noqa: PLC0415 - only the live view needs it
 
@@ -49,3 +54,11 @@ def demo(
         if as_json_:
             typer.echo(orjson.dumps(as_json(outcome), option=orjson.OPT_INDENT_2).decode())
         raise typer.Exit(0 if outcome.equal else 1)
+
+
+def _pair(text: str) -> Pair:
+    source, _, target = text.partition(":")
+    if source not in ENGINES or target not in ENGINES:
+        known = ", ".join(ENGINES)
+        raise typer.BadParameter(f"--pair takes source:target, each one of {known}")
+    return Pair(ENGINES[source], ENGINES[target])

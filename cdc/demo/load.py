@@ -1,41 +1,40 @@
 """What customers and staff do: one transaction at a time, drawn at random, all of it counted.
 
 Actions touch several tables at once, change keys (a product gets a new stock-keeping unit, which
-cascades), delete, and sometimes roll back, so that the pipeline has something to get wrong.
+cascades), delete, and sometimes roll back, so that the pipeline has something to get wrong. Their
+SQL is common to the servers of `engines.py`.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
 
-import psycopg
-
+from cdc.demo.engines import Engine, Session
 from cdc.demo.shop import customer, product
 
 __all__ = ["Load"]
 
 _NOTES = ("Happy birthday!", "Danke schön", "with love, Søren", None, None, None, "für Oma 🎂")
 _ROLLED_BACK = 0.02
-_Cursor = psycopg.Cursor[Any]
 
 
 class Load:
-    """A busy shop on one connection. `done` counts rows by insert, update, delete, key change."""
+    """A busy shop on one session. `done` counts rows by insert, update, delete, key change."""
 
-    def __init__(self, connection: psycopg.Connection[Any], random_: random.Random) -> None:
-        self._connection = connection
+    def __init__(self, engine: Engine, session: Session, random_: random.Random) -> None:
+        self._engine = engine
+        self._session = session
         self._random = random_
         self._numbers = count(100_000)
-        self._skus = [row[0] for row in connection.execute("select sku from products")]
-        self._people = [row[0] for row in connection.execute("select id from customers")]
+        self._skus = [row[0] for row in session.fetch("select sku from products order by sku")]
+        self._people = [row[0] for row in session.fetch("select id from customers order by id")]
         self._orders: list[int] = []
         self._on_commit: list[Callable[[], object]] = []
         self._made: Counter[str] = Counter()
-        self._weighted: dict[Callable[[_Cursor], None], int] = {
+        self._weighted: dict[Callable[[], None], int] = {
             self._place_order: 50,
             self._move_order: 25,
             self._cancel_order: 6,
@@ -47,7 +46,7 @@ class Load:
         }
         self.done: Counter[str] = Counter()
         self.last = ""
-        connection.commit()
+        session.commit()
 
     @property
     def changes(self) -> int:
@@ -59,126 +58,127 @@ class Load:
         action = self._random.choices(list(self._weighted), list(self._weighted.values()))[0]
         self._made.clear()
         self._on_commit.clear()
-        committed = False
-        with self._connection.transaction() as transaction, self._connection.cursor() as cursor:
-            action(cursor)
-            if self._random.random() < _ROLLED_BACK:
-                raise psycopg.Rollback(transaction)
-            committed = True
-        if committed:
-            self.done += self._made
-            self.last = f"{action.__name__.strip('_').replace('_', ' ')}"
-            for remember in self._on_commit:
-                remember()
+        action()
+        if self._random.random() < _ROLLED_BACK:
+            self._session.rollback()
+            return
+        self._session.commit()
+        self.done += self._made
+        self.last = f"{action.__name__.strip('_').replace('_', ' ')}"
+        for remember in self._on_commit:
+            remember()
 
-    def _did(self, cursor: _Cursor, what: str) -> None:
-        self._made[what] += max(cursor.rowcount, 0)
+    def _do(self, what: str, statement: str, values: Sequence[object]) -> None:
+        """Run a statement and count its rows as `what`."""
+        self._made[what] += self._session.execute(statement, values)
 
-    def _place_order(self, cursor: _Cursor) -> None:
+    def _do_to(self, skus: Sequence[str], what: str, statement: str, *values: object) -> None:
+        """Run a statement on the rows of some products."""
+        marks = ", ".join(["%s"] * len(skus))
+        self._do(what, f"{statement} where sku in ({marks})", (*values, *skus))
+
+    def _place_order(self) -> None:
         skus = self._random.sample(self._skus, self._random.randint(1, 5))
-        cursor.execute(
+        [(order,)] = self._session.fetch(
             "insert into orders (customer_id, gift_note) values (%s, %s) returning id",
             (self._random.choice(self._people), self._random.choice(_NOTES)),
         )
-        row = cursor.fetchone()
-        order = 0 if row is None else int(row[0])
-        self._did(cursor, "insert")
-        cursor.execute(
-            "insert into order_items select %s, row_number() over (), sku, 1 + random() * 3, price"
-            " from products where sku = any(%s)",
-            (order, skus),
+        self._made["insert"] += 1
+        self._do_to(
+            skus,
+            "insert",
+            "insert into order_items (order_id, line, sku, quantity, unit_price)"
+            " select %s, row_number() over (order by sku), sku, 1 + mod(char_length(name) + %s, 4),"
+            " price from products",
+            order,
+            self._random.randint(0, 3),
         )
-        self._did(cursor, "insert")
-        cursor.execute(
+        self._do(
+            "update",
             "update orders set total = (select sum(quantity * unit_price) from order_items"
             " where order_id = id) where id = %s",
             (order,),
         )
-        self._did(cursor, "update")
-        cursor.execute(
-            "update inventory i set reserved = reserved + quantity from order_items o"
-            " where o.order_id = %s and o.sku = i.sku",
-            (order,),
+        self._do(
+            "update",
+            "update inventory set reserved = reserved + (select quantity from order_items o"
+            " where o.order_id = %s and o.sku = inventory.sku)"
+            " where sku in (select sku from order_items where order_id = %s)",
+            (order, order),
         )
-        self._did(cursor, "update")
         self._on_commit.append(lambda: self._orders.append(order))
 
-    def _move_order(self, cursor: _Cursor) -> None:
+    def _move_order(self) -> None:
         if not self._orders:
             return
         order = self._random.choice(self._orders)
-        cursor.execute(
-            "update orders set status = case status when 'new' then 'paid' else 'shipped' end,"
-            " shipped_on = case status when 'paid' then current_date else shipped_on end"
-            " where id = %s",
+        # The status last: MariaDB gives an assignment the values of those before it.
+        self._do(
+            "update",
+            "update orders set"
+            " shipped_on = case status when 'paid' then current_date else shipped_on end,"
+            " status = case status when 'new' then 'paid' else 'shipped' end"
+            " where id = %s and status <> 'shipped'",
             (order,),
         )
-        self._did(cursor, "update")
-        cursor.execute(
+        self._do(
+            "update",
             "update customers set loyalty_points = loyalty_points + 1"
             " where id = (select customer_id from orders where id = %s)",
             (order,),
         )
-        self._did(cursor, "update")
 
-    def _cancel_order(self, cursor: _Cursor) -> None:
+    def _cancel_order(self) -> None:
         if not self._orders:
             return
         order = self._random.choice(self._orders)
-        cursor.execute("delete from order_items where order_id = %s", (order,))
-        self._did(cursor, "delete")
-        cursor.execute("delete from orders where id = %s", (order,))
-        self._did(cursor, "delete")
+        self._do("delete", "delete from order_items where order_id = %s", (order,))
+        self._do("delete", "delete from orders where id = %s", (order,))
         self._on_commit.append(lambda: self._orders.remove(order))
 
-    def _change_prices(self, cursor: _Cursor) -> None:
+    def _change_prices(self) -> None:
         skus = self._random.sample(self._skus, 5)
-        cursor.execute(
-            "update products set price = round(price * 1.01, 2), updated_at = now()"
-            " where sku = any(%s)",
-            (skus,),
+        self._do_to(
+            skus,
+            "update",
+            "update products set price = round(price * 1.01, 2), updated_at = current_timestamp(6)",
         )
-        self._did(cursor, "update")
 
-    def _new_customer(self, cursor: _Cursor) -> None:
-        cursor.execute(
-            "insert into customers (full_name, email, phone, address) values (%(full_name)s,"
-            " %(email)s, %(phone)s, %(address)s) returning id",
-            customer(self._random, next(self._numbers)),
+    def _new_customer(self) -> None:
+        new = customer(self._random, next(self._numbers))
+        [(number,)] = self._session.fetch(
+            "insert into customers (full_name, email, phone, address)"
+            " values (%s, %s, %s, %s) returning id",
+            [new[name] for name in ("full_name", "email", "phone", "address")],
         )
-        row = cursor.fetchone()
-        self._did(cursor, "insert")
-        if row is not None:
-            self._on_commit.append(lambda: self._people.append(row[0]))
+        self._made["insert"] += 1
+        self._on_commit.append(lambda: self._people.append(number))
 
-    def _new_product(self, cursor: _Cursor) -> None:
-        goods = product(self._random, next(self._numbers))
-        cursor.execute(
-            "insert into products (sku, name, price, tags, weight_kg, available) values"
-            " (%(sku)s, %(name)s, %(price)s, %(tags)s, %(weight_kg)s, %(available)s)",
-            goods,
+    def _new_product(self) -> None:
+        goods = product(self._random, next(self._numbers), self._engine.words)
+        self._do(
+            "insert",
+            "insert into products (sku, name, price, tags, weight_kg, available)"
+            " values (%s, %s, %s, %s, %s, %s)",
+            [goods[name] for name in ("sku", "name", "price", "tags", "weight_kg", "available")],
         )
-        self._did(cursor, "insert")
-        cursor.execute("insert into inventory (sku, on_hand) values (%s, 100)", (goods["sku"],))
-        self._did(cursor, "insert")
+        self._do("insert", "insert into inventory (sku, on_hand) values (%s, 100)", (goods["sku"],))
         self._on_commit.append(lambda: self._skus.append(goods["sku"]))
 
-    def _rename_product(self, cursor: _Cursor) -> None:
+    def _rename_product(self) -> None:
         old = self._random.choice(self._skus)
         new = f"{old[:6]}-{next(self._numbers)}"
-        cursor.execute("update products set sku = %s where sku = %s", (new, old))
-        self._did(cursor, "key change")
-        cursor.execute("select count(*) from order_items where sku = %s", (new,))
-        row = cursor.fetchone()
-        self._made["key change"] += 1  # inventory's key follows by cascade
-        self._made["update"] += 0 if row is None else int(row[0])
+        self._do("key change", "update products set sku = %s where sku = %s", (new, old))
+        # Where a foreign key cascaded, these two find nothing left to do.
+        for table in ("inventory", "order_items"):
+            follow = f"update {table} set sku = %s where sku = %s"  # noqa: S608 - our own names
+            self._session.execute(follow, (new, old))
+        [(items,)] = self._session.fetch("select count(*) from order_items where sku = %s", (new,))
+        self._made["key change"] += 1
+        self._made["update"] += items
         self._on_commit.append(lambda: self._skus.remove(old))
         self._on_commit.append(lambda: self._skus.append(new))
 
-    def _restock(self, cursor: _Cursor) -> None:
+    def _restock(self) -> None:
         skus = self._random.sample(self._skus, 20)
-        cursor.execute(
-            "update inventory set on_hand = on_hand + 50, reserved = 0 where sku = any(%s)",
-            (skus,),
-        )
-        self._did(cursor, "update")
+        self._do_to(skus, "update", "update inventory set on_hand = on_hand + 50, reserved = 0")

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -57,8 +56,9 @@ def run_once(stage: Stage, wanted: int, console: Console, tamper: str = "") -> O
     The load runs as fast as the source takes it, from the first second, while the snapshot is
     being taken; latency is measured afterwards, at an even pace.
     """
-    with psycopg.connect(stage.urls.source) as connection:
-        load = Load(connection, stage.random)
+    engine, urls = stage.pair.source, stage.urls
+    with engine.session(urls.source) as session:
+        load = Load(engine, session, stage.random)
         started = time.monotonic()
         _drive(stage, load, wanted, console)
         loaded = time.monotonic() - started
@@ -68,10 +68,11 @@ def run_once(stage: Stage, wanted: int, console: Console, tamper: str = "") -> O
         times = _calm(stage, load)
     stage.settle(SETTLE_S)
     if tamper:
-        _tamper(stage.urls.mirror, tamper)
+        with stage.pair.target.session(urls.mirror, autocommit=True) as mirror:
+            mirror.execute(TAMPER[tamper])
     return Outcome(
         changes=dict(load.done),
-        comparison=compare_shop(stage.urls.source, stage.urls.mirror, stage.urls.crm),
+        comparison=compare_shop(stage.pair, urls.source, urls.mirror, urls.crm),
         load_s=loaded,
         settle_s=settled,
         latency_ms={"p50": percentile(times, 0.5), "p99": percentile(times, 0.99)},
@@ -80,7 +81,7 @@ def run_once(stage: Stage, wanted: int, console: Console, tamper: str = "") -> O
 
 def _calm(stage: Stage, load: Load) -> list[float]:
     """Keep an even pace for a while and return the followed changes' latencies, ms."""
-    tracer = Tracer(stage.urls)
+    tracer = Tracer(stage)
     tracer.start()
     due = started = time.monotonic()
     while time.monotonic() - started < _CALM_S and tracer.failure is None:
@@ -103,11 +104,6 @@ def _drive(stage: Stage, load: Load, wanted: int, console: Console) -> None:
             progress.update(task, completed=min(load.changes, wanted))
             if load.changes % 500 < 5:
                 stage.check()
-
-
-def _tamper(mirror: str, how: str) -> None:
-    with psycopg.connect(mirror, autocommit=True) as connection:
-        connection.execute(TAMPER[how].encode())
 
 
 def show(outcome: Outcome, console: Console) -> None:

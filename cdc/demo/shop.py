@@ -6,8 +6,9 @@ import random
 from importlib.resources import files
 from typing import Any
 
-import psycopg
-from psycopg.types.json import Jsonb
+import orjson
+
+from cdc.demo.engines import Engine, Session
 
 __all__ = ["TABLES", "create_shop", "customer", "product"]
 
@@ -161,44 +162,46 @@ def customer(random_: random.Random, number: int) -> dict[str, Any]:
         "phone": f"+{random_.randint(30, 49)} {random_.randint(100_000, 9_999_999)}"
         if random_.random() < 0.8
         else None,
-        "address": Jsonb(
+        "address": orjson.dumps(
             {
                 "street": f"{random_.choice(_STREETS)} Street {random_.randint(1, 180)}",
                 "city": city,
                 "country": country,
             }
-        ),
+        ).decode(),
     }
 
 
-def product(random_: random.Random, number: int) -> dict[str, Any]:
-    """Return a product; `number` keeps its stock-keeping unit unique."""
+def product(random_: random.Random, number: int, words: str) -> dict[str, Any]:
+    """Return a product; `number` keeps its stock-keeping unit unique, `words` is the engine's."""
     material, good = random_.choice(_MATERIALS), random_.choice(_GOODS)
     return {
         "sku": f"{good[:3].upper()}-{material[:2].upper()}-{number:05d}",
         "name": f"{material} {good}",
         "price": f"{random_.randint(300, 25_000) / 100:.2f}",
-        "tags": random_.sample(_TAGS, random_.randint(0, 3)),
+        "tags": words.format(",".join(random_.sample(_TAGS, random_.randint(0, 3)))),
         "weight_kg": round(random_.uniform(0.05, 12), 3),
         "available": f"[2026-0{random_.randint(1, 9)}-01,)" if random_.random() < 0.5 else None,
     }
 
 
-def create_shop(connection: psycopg.Connection[Any], random_: random.Random) -> None:
-    """Create the tables and the first rows in one transaction."""
-    ddl = files("cdc.demo").joinpath("shop.sql").read_bytes()
+def create_shop(engine: Engine, session: Session, random_: random.Random) -> None:
+    """Create the tables and the first rows."""
+    script = files("cdc.demo").joinpath(engine.script).read_text(encoding="utf-8")
     people = [customer(random_, number) for number in range(_CUSTOMERS)]
-    goods = [product(random_, number) for number in range(_PRODUCTS)]
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.execute(ddl)
-        cursor.executemany(
-            "insert into customers (full_name, email, phone, address)"
-            " values (%(full_name)s, %(email)s, %(phone)s, %(address)s)",
-            people,
-        )
-        cursor.executemany(
-            "insert into products (sku, name, price, tags, weight_kg, available)"
-            " values (%(sku)s, %(name)s, %(price)s, %(tags)s, %(weight_kg)s, %(available)s)",
-            goods,
-        )
-        cursor.execute("insert into inventory select sku, 500 from products")
+    goods = [product(random_, number, engine.words) for number in range(_PRODUCTS)]
+    for statement in script.split(";\n"):
+        if statement.strip():
+            session.execute(statement)
+    session.execute_many(
+        "insert into customers (full_name, email, phone, address)"
+        " values (%(full_name)s, %(email)s, %(phone)s, %(address)s)",
+        people,
+    )
+    session.execute_many(
+        "insert into products (sku, name, price, tags, weight_kg, available)"
+        " values (%(sku)s, %(name)s, %(price)s, %(tags)s, %(weight_kg)s, %(available)s)",
+        goods,
+    )
+    session.execute("insert into inventory (sku, on_hand) select sku, 500 from products")
+    session.commit()

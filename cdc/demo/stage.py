@@ -1,5 +1,7 @@
 """Everything the demo stands on: servers, three databases, the pipeline file, the `cdc run` child.
 
+Source and target are each a kind of server (`engines.py`); what is of one kind is one server.
+
 All of it lives in one temporary folder and ends with the demo, however the demo ends: the worker
 processes hang below the same guard as the servers.
 """
@@ -14,12 +16,12 @@ from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
-import psycopg
 
-from cdc.demo.shop import TABLES, create_shop
+from cdc.demo.engines import Engine, Pair
+from cdc.demo.shop import create_shop
 from cdc.errors import CdcError
 from cdc.kafka import KafkaConfig
 from cdc.local import LocalStack
@@ -33,7 +35,7 @@ _MARK = "tailrace-demo-mark"
 
 
 class Urls(msgspec.Struct, frozen=True):
-    """Where things are; the three databases live on one server."""
+    """Where things are; all three databases are empty at first."""
 
     kafka: str
     registry: str
@@ -53,12 +55,13 @@ class Urls(msgspec.Struct, frozen=True):
 
 
 class Stage:
-    """`with Stage(folder, say) as stage:` brings everything up; leaving takes it down again."""
+    """`with Stage(folder, pair, say) as stage:` brings everything up; leaving takes it down."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, pair: Pair, say: Callable[[str], None]) -> None:
         self._folder = folder
+        self.pair = pair
         self._say = say
-        self._stack = LocalStack()
+        self._stack = LocalStack(databases=pair.engines)
         self._workers: Server | None = None
         self.config = folder / "tailrace.yaml"
         self.random = random.Random(_SEED)  # noqa: S311 - the load must repeat, not be secret
@@ -81,26 +84,35 @@ class Stage:
         self.close()
 
     def _up(self) -> None:
-        self._say("starting Kafka, schema registry and PostgreSQL 18")
+        source, target = self.pair.source, self.pair.target
+        databases = " and ".join(dict.fromkeys((source.title, target.title)))
+        self._say(f"starting Kafka, schema registry, {databases}")
         self._stack.start()
-        postgres = self._stack.postgres
         self.urls = Urls(
             kafka=self._stack.kafka.bootstrap,
             registry=self._stack.registry.url,
-            source=postgres.create_database("shop"),
-            mirror=postgres.create_database("mirror"),
-            crm=postgres.create_database("crm"),
+            source=self._database(source, "shop"),
+            mirror=self._database(target, "mirror"),
+            crm=self._database(target, "crm"),
         )
         self._say("creating the shop")
-        with psycopg.connect(self.urls.source) as connection:
-            create_shop(connection, self.random)
+        with source.session(self.urls.source) as session:
+            create_shop(source, session, self.random)
         self.config.write_bytes(files("cdc.demo").joinpath("pipeline.yaml").read_bytes())
         self._say("starting one source worker and two sinks")
         self._workers = self._start_workers()
 
+    def _database(self, engine: Engine, name: str) -> str:
+        """Create a database on the server of that kind; its URL."""
+        stack = self._stack
+        server = stack.mariadb if engine.name == "mariadb" else stack.postgres
+        return server.create_database(name)
+
     def _start_workers(self) -> Server:
         argv = [sys.executable, "-m", "cdc", "run", "--config", str(self.config)]
-        env = {**_ours(os.environ), **self.urls.environment()}
+        source, target = self.pair.source, self.pair.target
+        kinds = {"SOURCE": source.name, "SCHEMA": source.schema, "TARGET": target.name}
+        env = {**_ours(os.environ), **self.urls.environment(), **kinds}
         server = Server(Command("workers", lambda: argv, self._folder, env))
         server.start()
         return server
@@ -123,15 +135,17 @@ class Stage:
         """
         started = time.monotonic()
         self._wait_for_snapshot(started + deadline_s)
-        with psycopg.connect(self.urls.source, autocommit=True) as source:
-            source.execute(
-                "insert into customers (full_name, email, address) values (%s, %s, '{}')"
-                " on conflict (email) do update set loyalty_points = customers.loyalty_points + 1,"
-                " full_name = excluded.full_name",
-                (f"{_MARK} {started}", _MARK),
-            )
-        self._wait_for(self.urls.mirror, "customers", "full_name", (started, deadline_s))
-        self._wait_for(self.urls.crm, "crm.clients", "name", (started, deadline_s))
+        mark = f"{_MARK} {started}"
+        with self.pair.source.session(self.urls.source, autocommit=True) as source:
+            if not source.execute(
+                "update customers set full_name = %s where email = %s", (mark, _MARK)
+            ):
+                source.execute(
+                    "insert into customers (full_name, email, address) values (%s, %s, '{}')",
+                    (mark, _MARK),
+                )
+        self._wait_for(self.urls.mirror, "customers", "full_name", (mark, started + deadline_s))
+        self._wait_for(self.urls.crm, "crm.clients", "name", (mark, started + deadline_s))
         return time.monotonic() - started
 
     def _wait_for_snapshot(self, deadline: float) -> None:
@@ -149,27 +163,18 @@ class Stage:
             status.close()
         raise CdcError("the snapshot was not done in time")
 
-    def _wait_for(self, url: str, table: str, column: str, times: tuple[float, float]) -> None:
-        started, deadline_s = times
-        query = (
-            f"select to_regclass('{table}') is not null and exists("  # noqa: S608 - our own names
-            f"select from {table} where {column} = '{_MARK} {started}')"
-        )
-        with psycopg.connect(url, autocommit=True) as target:
-            while time.monotonic() - started < deadline_s:
-                if _true(target, table, query):
+    def _wait_for(self, url: str, table: str, column: str, what: tuple[str, float]) -> None:
+        mark, deadline = what
+        with self.pair.target.session(url, autocommit=True) as target:
+            while time.monotonic() < deadline:
+                if target.finds(table, f"{column} = %s", mark):
                     return
                 self.check()
                 time.sleep(0.05)
         raise CdcError(
-            f"{table} did not catch up within {deadline_s:.0f} s",
+            f"{table} did not catch up in time",
             hint=f"The workers' log: {self._folder / 'workers.log'}",
         )
-
-    def counts(self) -> Mapping[str, int]:
-        """Return the number of rows of every table of the shop."""
-        with psycopg.connect(self.urls.source) as source:
-            return {table: _count(source, table) for table in TABLES}
 
     def close(self) -> None:
         """Stop the workers, then the servers; nothing is left running."""
@@ -182,16 +187,3 @@ class Stage:
 def _ours(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what of our environment the workers may need: Python's and Tailrace's own."""
     return {k: v for k, v in environment.items() if k.startswith(("PYTHON", "CDC_", "VIRTUAL_ENV"))}
-
-
-def _true(connection: psycopg.Connection[Any], table: str, query: str) -> bool:
-    exists = connection.execute("select to_regclass(%s) is not null", (table,)).fetchone()
-    if exists is None or not exists[0]:
-        return False
-    row = connection.execute(query.encode()).fetchone()
-    return row is not None and bool(row[0])
-
-
-def _count(connection: psycopg.Connection[Any], table: str) -> int:
-    row = connection.execute(f"select count(*) from {table}".encode()).fetchone()  # noqa: S608
-    return 0 if row is None else int(row[0])

@@ -10,18 +10,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import Any
 
 import msgspec
-import psycopg
 from confluent_kafka import Consumer, TopicPartition
 
-from cdc.demo.stage import Urls
+from cdc.demo.engines import Session
+from cdc.demo.stage import Stage
 from cdc.kafka import KafkaConfig, consumer_client
 
 __all__ = ["Trace", "Tracer", "percentile"]
 
-_TOPIC = "shopdb.public.customers"
 _EMAIL = "tracer@example.com"
 _KEPT = 400
 _PAUSE_S = 0.1
@@ -45,9 +43,9 @@ def percentile(values: list[float], share: float) -> float:
 class Tracer(threading.Thread):
     """Runs until `end`; `traces` holds the newest measurements."""
 
-    def __init__(self, urls: Urls) -> None:
+    def __init__(self, stage: Stage) -> None:
         super().__init__(name="tracer", daemon=True)
-        self._urls = urls
+        self._stage = stage
         self._over = threading.Event()
         self.traces: deque[Trace] = deque(maxlen=_KEPT)
         self.changes = 0
@@ -60,16 +58,15 @@ class Tracer(threading.Thread):
 
     def run(self) -> None:
         """Change, watch, note, rest."""
+        stage = self._stage
+        places = {"bootstrap": stage.urls.kafka, "registry": stage.urls.registry}
         consumer = consumer_client(
-            KafkaConfig.model_validate(
-                {"bootstrap": self._urls.kafka, "registry": self._urls.registry}
-            ),
-            group_id="tailrace-demo-tracer",
+            KafkaConfig.model_validate(places), group_id="tailrace-demo-tracer"
         )
         try:
             with (
-                psycopg.connect(self._urls.source, autocommit=True) as source,
-                psycopg.connect(self._urls.mirror, autocommit=True) as target,
+                stage.pair.source.session(stage.urls.source, autocommit=True) as source,
+                stage.pair.target.session(stage.urls.mirror, autocommit=True) as target,
             ):
                 self._follow_all(source, target, consumer)
         except Exception as error:  # noqa: BLE001 - shown by the view, which owns the screen
@@ -79,8 +76,8 @@ class Tracer(threading.Thread):
 
     def _follow_all(
         self,
-        source: psycopg.Connection[Any],
-        target: psycopg.Connection[Any],
+        source: Session,
+        target: Session,
         consumer: Consumer,
     ) -> None:
         source.execute(
@@ -90,7 +87,7 @@ class Tracer(threading.Thread):
         self.changes += 1
         if not self._seen_in_target(target, "trace 0", 60.0):
             return
-        place = TopicPartition(_TOPIC, 0)
+        place = TopicPartition(f"shopdb.{self._stage.pair.source.schema}.customers", 0)
         place.offset = consumer.get_watermark_offsets(place, timeout=10.0, cached=False)[1]
         consumer.assign([place])
         number = 0
@@ -100,8 +97,8 @@ class Tracer(threading.Thread):
 
     def _follow(
         self,
-        source: psycopg.Connection[Any],
-        target: psycopg.Connection[Any],
+        source: Session,
+        target: Session,
         consumer: Consumer,
         text: str,
     ) -> None:
@@ -123,18 +120,10 @@ class Tracer(threading.Thread):
                     return True
         return False
 
-    def _seen_in_target(
-        self, target: psycopg.Connection[Any], text: str, deadline_s: float
-    ) -> bool:
+    def _seen_in_target(self, target: Session, text: str, deadline_s: float) -> bool:
         deadline = time.monotonic() + deadline_s
         while time.monotonic() < deadline and not self._over.is_set():
-            try:
-                row = target.execute(
-                    "select full_name from customers where email = %s", (_EMAIL,)
-                ).fetchone()
-            except psycopg.errors.UndefinedTable:
-                row = None
-            if row is not None and row[0] == text:
+            if target.finds("customers", "full_name = %s", text):
                 return True
             time.sleep(0.001)
         return False

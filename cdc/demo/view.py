@@ -11,7 +11,6 @@ import time
 from collections import deque
 
 import psutil
-import psycopg
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -43,8 +42,9 @@ class _Busy(threading.Thread):
 
     def run(self) -> None:
         try:
-            with psycopg.connect(self._stage.urls.source) as connection:
-                self.load = Load(connection, self._stage.random)
+            engine = self._stage.pair.source
+            with engine.session(self._stage.urls.source) as session:
+                self.load = Load(engine, session, self._stage.random)
                 due = time.monotonic()
                 while not self._over.wait(max(0.0, due - time.monotonic())):
                     before = self.load.changes
@@ -90,7 +90,8 @@ class _View:
         beats = self._status.read()
         return Panel(
             Group(self._flow(beats), Text(""), self._latency(), self._newest()),
-            title="Tailrace demo: a shop in PostgreSQL, through Kafka, into two databases",
+            title=f"Tailrace demo: a shop in {self._stage.pair.source.title}, through Kafka, into "
+            f"two databases of {self._stage.pair.target.title}",
             subtitle="Ctrl-C stops everything",
         )
 
@@ -105,7 +106,12 @@ class _View:
             table.add_column(name, justify="right", no_wrap=True)
         load = self._busy.load
         total = load.changes if load is not None else 0
-        table.add_row("shop (PostgreSQL)", "busy", f"{total:,}", self._rate("shop", total))
+        table.add_row(
+            f"shop ({self._stage.pair.source.title})",
+            "busy",
+            f"{total:,}",
+            self._rate("shop", total),
+        )
         for key, beat in sorted(beats.items(), key=lambda item: item[0], reverse=True):
             verb = "captured by" if key.startswith("source/") else "applied by"
             table.add_row(
@@ -173,7 +179,7 @@ def _lag(beat: Heartbeat) -> str:
 
 def watch(stage: Stage, console: Console) -> None:
     """Show the pipeline live until Ctrl-C, then say how to look further."""
-    busy, tracer = _Busy(stage), Tracer(stage.urls)
+    busy, tracer = _Busy(stage), Tracer(stage)
     view = _View(stage, busy, tracer)
     busy.start()
     tracer.start()

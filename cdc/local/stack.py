@@ -1,8 +1,8 @@
-"""Kafka, registry and Postgres together, started at the same time."""
+"""Kafka, registry and databases together, started at the same time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Protocol, Self
 from cdc.local import postgres, registry
 from cdc.local.fetch import fetch
 from cdc.local.kafka import LocalKafka
+from cdc.local.mariadb import LocalMariaDB
 from cdc.local.parts import kafka_parts
 from cdc.local.postgres import LocalPostgres
 from cdc.local.registry import LocalRegistry
@@ -29,35 +30,42 @@ class Startable(Protocol):
 
 
 class LocalStack:
-    """All three servers; `with LocalStack() as stack:` or `start()` and `stop()`.
+    """Kafka, registry and databases; `with LocalStack() as stack:` or `start()` and `stop()`.
 
-    `version` is that of Postgres; `data` keeps everything below one folder; `ports` are the
-    preferred ones of Kafka, registry and Postgres: where one is taken, the next free one is used.
+    `databases` says which run, of "postgres" and "mariadb"; `version` is that of Postgres; `data`
+    keeps everything below one folder; `ports` are the preferred ones of Kafka, registry, Postgres
+    and MariaDB: where one is taken, the next free one is used.
     """
 
     def __init__(
         self,
         *,
         version: int = 18,
+        databases: Collection[str] = ("postgres",),
         data: Path | None = None,
-        ports: tuple[int, int, int] = (0, 0, 0),
+        ports: tuple[int, int, int, int] = (0, 0, 0, 0),
     ) -> None:
-        folders = [data / name if data else None for name in ("kafka", "registry", "postgres")]
+        names = ("kafka", "registry", "postgres", "mariadb")
+        folders = [data / name if data else None for name in names]
         self.kafka = LocalKafka(data=folders[0], port=ports[0])
         self.registry = LocalRegistry(data=folders[1], port=ports[1])
         self.postgres = LocalPostgres(version, data=folders[2], port=ports[2])
+        self.mariadb = LocalMariaDB(data=folders[3], port=ports[3])
+        self._databases = databases
 
     def prepare(self) -> None:
-        """Fetch what is missing, with one display of progress for all three.
+        """Fetch what is missing, with one display of progress; a MariaDB comes when it starts.
 
         Raises:
             LocalStackError: a part cannot be had, or has other bytes than it should.
         """
-        missing = [*registry.missing_parts(), *postgres.missing_parts(self.postgres.version)]
-        fetch([*kafka_parts(), *missing])
+        missing = [*kafka_parts(), *registry.missing_parts()]
+        if "postgres" in self._databases:
+            missing += postgres.missing_parts(self.postgres.version)
+        fetch(missing)
 
     def start(self) -> None:
-        """Start all three at the same time; none is left running when one fails.
+        """Start all at the same time; none is left running when one fails.
 
         Raises:
             LocalStackError: the first failure.
@@ -70,7 +78,7 @@ class LocalStack:
             raise
 
     def stop(self) -> None:
-        """Stop all three at the same time."""
+        """Stop all at the same time."""
         _at_once([server.stop for server in self._servers()])
 
     def __enter__(self) -> Self:
@@ -86,7 +94,8 @@ class LocalStack:
         self.stop()
 
     def _servers(self) -> tuple[Startable, ...]:
-        return self.kafka, self.registry, self.postgres
+        databases: dict[str, Startable] = {"postgres": self.postgres, "mariadb": self.mariadb}
+        return self.kafka, self.registry, *(databases[name] for name in self._databases)
 
 
 def _at_once(actions: Sequence[Callable[[], None]]) -> None:

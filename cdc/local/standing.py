@@ -32,7 +32,7 @@ from cdc.local.stack import LocalStack
 
 __all__ = ["PORTS", "ServerState", "State", "down", "log_of", "status", "up"]
 
-PORTS = (9092, 8081, 5432)
+PORTS = (9092, 8081, 5432, 3306)
 START_S = 180.0
 STOP_S = 90.0
 VERSION = 1

@@ -59,15 +59,17 @@ def test_a_bounded_run_ends_equal_and_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "table", "problem"),
+    ("pair", "how", "table", "problem"),
     [
-        ("flip", "public.orders", r"status: source '\w+', target 'flipped'"),
-        ("remove", "public.order_items", "missing in the target"),
-        ("add", "public.inventory", "only in the target"),
+        ("postgres:mariadb", "flip", "mirror.orders", r"status: source '\w+', target 'flipped'"),
+        ("mariadb:postgres", "remove", "public.order_items", "missing in the target"),
+        ("postgres:postgres", "add", "public.inventory", "only in the target"),
     ],
 )
-def test_one_wrong_row_in_the_target_is_found_and_named(how: str, table: str, problem: str) -> None:
-    code, found = outcome("--changes", "1000", "--tamper", how)
+def test_of_every_pair_one_wrong_row_in_the_target_is_the_only_one_found(
+    pair: str, how: str, table: str, problem: str
+) -> None:
+    code, found = outcome("--changes", "1000", "--pair", pair, "--tamper", how)
     assert code == 1
     assert found["equal"] is False
     assert found["different"] == 1
@@ -75,6 +77,8 @@ def test_one_wrong_row_in_the_target_is_found_and_named(how: str, table: str, pr
     assert named["table"] == table
     assert re.search(problem, named["problem"])
     assert re.fullmatch(r"(sku=NOT-IN-SHOP|id=\d+|order_id=\d+, line=\d+)", named["key"])
+    assert len(found["rows_compared"]) == 6
+    assert all(rows > 0 for rows in found["rows_compared"].values())
 
 
 def screen(master: int, until: str, deadline_s: float) -> str:

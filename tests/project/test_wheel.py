@@ -32,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_everything_that_is_not_python(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
-    kinds = {".md", ".toml", ".typed", ".py", ".pyi", ".pyx", ".pxd"}
+    kinds = {".md", ".toml", ".typed", ".py", ".pyi", ".pyx", ".pxd", ".sql", ".yaml"}
     ours = {str(path) for path in files() if path.parts[0] in PACKAGES and path.suffix in kinds}
     assert ours <= held
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
