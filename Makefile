@@ -9,7 +9,7 @@ PIN     = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-v
           --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: env compile demo test lint bench bench-smoke readme storm soak mutants size differential interchange lock clean help
+.PHONY: env compile demo test lint bench bench-smoke readme storm storm-mariadb soak mutants size differential interchange lock clean help
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ readme: $(STAMP) ## keep what was measured, and write the README's sections that
 
 storm: $(STAMP) ## kill workers at random under load and check what survived
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/storm.py $(ARGS)
+
+storm-mariadb: $(STAMP) ## the same between two MariaDB servers; ARGS="--rounds 12 --spread"
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/maria/storm.py $(ARGS)
 
 soak: $(STAMP) ## 1,000 kills over 10 million events, or SLICE=N slices of it; sums in build/soak.json
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/crash/soak.py $(if $(SLICE),--slices $(SLICE)) $(ARGS)

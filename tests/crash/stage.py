@@ -12,7 +12,7 @@ from typing import Self
 
 import psycopg
 
-from cdc.local import LocalKafka, LocalPostgres, LocalRegistry
+from cdc.local import LocalKafka, LocalMariaDB, LocalPostgres, LocalRegistry
 from cdc.local.process import free_port
 from crash.proxy import Proxy
 
@@ -21,15 +21,16 @@ API = "/apis/ccompat/v7"
 
 
 class Stage:
-    """Four servers and four proxies; `with Stage() as stage:`."""
+    """Four servers and four proxies; `with Stage() as stage:`. `mariadb`: both databases are."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, mariadb: bool = False) -> None:
         self.proxies: dict[str, Proxy] = {}
         self.kafka = LocalKafka()
         self.registry = LocalRegistry()
         # Little memory for decoding: larger transactions come streamed, before their commit.
-        self.source = LocalPostgres(settings={"logical_decoding_work_mem": "256kB"})
-        self.target = LocalPostgres()
+        streamed = {"logical_decoding_work_mem": "256kB"}
+        self.source = LocalMariaDB() if mariadb else LocalPostgres(settings=streamed)
+        self.target = LocalMariaDB() if mariadb else LocalPostgres()
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
@@ -67,6 +68,12 @@ class Stage:
         self._proxy("registry", lambda: self.registry.port)
         self._proxy("source", lambda: self.source.port)
         self._proxy("target", lambda: self.target.port)
+        if isinstance(self.target, LocalMariaDB):
+            self.target.execute(
+                f"create user {SINKER}@'%' identified by '{SINKER}'",
+                f"grant all on *.* to {SINKER}@'%'",
+            )
+            return
         with psycopg.connect(self.target.url, autocommit=True) as connection:
             connection.execute(f"create role {SINKER} login password '{SINKER}'")
 

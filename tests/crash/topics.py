@@ -127,7 +127,9 @@ class TopicReader:
         key = "" if op == "t" else str(row["id"])
         version = row.get("version") if row else None
         texts = schema.texts(row) if row and op != "d" else None
-        facts = (key, version, int(source["txId"] or 0), place, texts, absent)
+        transaction = source["txId"] or ""  # MariaDB's is no number
+        xid = int(transaction) if transaction.isdigit() else 0
+        facts = (key, version, xid, place, texts, absent)
         return Record(*where, op, bytes(raw_key), *facts)
 
     def _schema(self, payload: bytes) -> _Schema:
@@ -190,8 +192,7 @@ def stored_position(message: Message, source: str) -> Stored | None:
     if message.key() != source.encode() or value is None:
         return None
     position = json.loads(value)["position"]
-    if position["creating"]:
+    if position.get("creating"):
         return None
-    return Stored(
-        *(position[name] for name in ("incarnation", "commit", "ordinal", "confirmed_lsn"))
-    )
+    names = ("incarnation", "commit", "ordinal", "confirmed_lsn")  # the last: PostgreSQL's
+    return Stored(*(position.get(name, 0) for name in names))
