@@ -235,10 +235,12 @@ def _checked(document: Document, path: Path) -> Pipeline:
     shape = None
     if not document.problems or isinstance(document.data, dict):
         shape = _validated(document, PipelineFile, document.data, ())
+    pipeline = "" if shape is None else shape.pipeline
     units: dict[Kind, dict[str, Unit]] = {"source": {}, "target": {}}
     for kind, block in _BLOCKS.items():
         for name, written in _blocks(document, block):
-            unit = _unit(document, kind, name, written)
+            kafka = None if shape is None else shape.kafka
+            unit = _unit(document, kind, Context(pipeline, name, kafka), written)
             if unit is not None:
                 units[kind][name] = unit
     if shape is None or document.problems:
@@ -280,8 +282,8 @@ def _blocks(document: Document, block: str) -> Iterator[tuple[str, dict[str, Any
         yield from ((name, unit) for name, unit in found.items() if isinstance(unit, dict))
 
 
-def _unit(document: Document, kind: Kind, name: str, written: dict[str, Any]) -> Unit | None:
-    keys: Keys = (_BLOCKS[kind], name)
+def _unit(document: Document, kind: Kind, context: Context, written: dict[str, Any]) -> Unit | None:
+    keys: Keys = (_BLOCKS[kind], context.name)
     chosen = written.get("type")
     if not isinstance(chosen, str):
         document.complain(keys, "`type` is missing", "it names the connector, as `type: postgres`")
@@ -302,8 +304,7 @@ def _unit(document: Document, kind: Kind, name: str, written: dict[str, Any]) ->
     options = _validated(document, _OPTIONS[kind], common, keys)
     if config is None or options is None:
         return None
-    pipeline = document.data.get("pipeline")
-    return Unit(kind, Context(str(pipeline), name), connector, config, options)
+    return Unit(kind, context, connector, config, options)
 
 
 def _validated(

@@ -19,14 +19,20 @@ from typing import Literal
 
 import msgspec
 
+from cdc.kafka import KafkaConfig
+
 __all__ = ["Context", "Finding"]
 
 
 class Context(msgspec.Struct, frozen=True):
-    """Who a connector works for: the pipeline and its own name in it."""
+    """Who a connector works for: the pipeline and its own name in it.
+
+    `kafka` is the pipeline's, for a target that cannot keep its cursors itself.
+    """
 
     pipeline: str
     name: str
+    kafka: KafkaConfig | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):
