@@ -33,7 +33,7 @@ from schemas.wire import FRAME_BYTES
 from sinks.cast import Convert
 from sinks.expression import Expression
 from sinks.fields import Compute, MappedColumn
-from sinks.journal import FACTS, VERSION, facts, moment, until
+from sinks.journal import VERSION, facts, moment, position, until
 from sinks.mapping import MappedTable
 from sinks.rules import Tally
 
@@ -160,7 +160,12 @@ class Decoder:
         self._rules = table.rules
         self._tally = tally or Tally()
         self._names = [column.name for column in table.schema.columns]
-        ways = {"mirror": self._mirror, "append": self._append, "history": self._version}
+        ways = {
+            "mirror": self._mirror,
+            "append": self._append,
+            "history": self._version,
+            "changes": self._tell,
+        }
         self._fill = ways[table.mode]
         self._deleted = None if table.deleted is None else self._names.index(table.deleted)
 
@@ -242,20 +247,35 @@ class Decoder:
     def _append(self, event: Event, record: _Values) -> None:
         """Make of the event a row of its own, whatever happened."""
         op = record["op"]
-        row: list[Cell] = [None] * len(self._picks)
-        side = "before" if op == "d" else "after"
         if op not in _CHANGES or (op in _ROWS and not self._wants(record)):
             event.kind = SKIP
             return
+        self._note(event, record, op)
+
+    def _tell(self, event: Event, record: _Values) -> None:
+        """Do as `_append`, with the place in the source; a row that leaves the filter goes."""
+        op = record["op"]
+        if op == "u" and not self._wants(record):
+            op = "d"
+        if op not in _CHANGES or (op in _ROWS and not self._wants(record)):
+            event.kind = SKIP
+            return
+        self._note(event, record, op, position(event.stamp))
+
+    def _note(self, event: Event, record: _Values, op: str, *more: Cell) -> None:
+        """Make a row of the change, of the facts about it, and of `more`."""
+        row: list[Cell] = [None] * len(self._picks)
+        side = "before" if op == "d" and record["before"] is not None else "after"
         if op != "t":
             absent, exact = record[f"absent_{side}"] or (), record[f"exact_{side}"] or {}
             row = self._row(record[side], absent, exact)
         unsent = [n for n, cell in zip(self._names, row, strict=True) if cell is ABSENT]
-        event.row = [None if cell is ABSENT else cell for cell in row[: -len(FACTS)]]
-        event.row += facts(event.message, op, event.ts_ms, unsent)
-        event.key = self._key_of(event.row)
+        told = [*facts(event.message, op, event.ts_ms, unsent), *more]
+        own: list[Cell] = [None if cell is ABSENT else cell for cell in row[: -len(told)]]
+        event.row = whole = own + told
+        event.key = self._key_of(whole)
         if self._rules is not None and op in _ROWS:
-            event.kind = UPSERT if self._rules.judge(event.row, self._tally) else SKIP
+            event.kind = UPSERT if self._rules.judge(whole, self._tally) else SKIP
 
     def _wants(self, record: _Values) -> bool:
         return self._where is None or self._passes(record, self._where)

@@ -11,17 +11,30 @@ change for the target, which knows how to carry over what the record does not ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from confluent_kafka import Message
 
-from schemas.change import Cell
+from schemas.change import Cell, Stamp
 from schemas.table import Column
 from sinks.cast import CASTS
 from sinks.values import text_of
 
-__all__ = ["FACTS", "KEY", "NOW", "VERSION", "facts", "moment", "until"]
+__all__ = [
+    "FACTS",
+    "KEY",
+    "NOW",
+    "POSITION",
+    "ROW_KEY",
+    "VERSION",
+    "facts",
+    "moment",
+    "position",
+    "row_key",
+    "until",
+]
 
 FACTS = (
     Column("cdc_op", CASTS["text"]),
@@ -45,12 +58,38 @@ NOW = b"%d" % (2**63 - 1)
 """`cdc_until` of the present version."""
 
 KEY = ("cdc_topic", "cdc_partition", "cdc_offset")
+
+POSITION = Column("cdc_position", CASTS["text"])
+"""Where in its source a change was, as `position` writes it: behind `FACTS` for targets that take
+single changes."""
+
+ROW_KEY = "cdc.key"
+"""The attribute of their tables that names the columns of the row's own key, as a JSON list."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def moment(ts_ms: int) -> bytes | None:
     """Return ms since 1970 as text of a timestamptz."""
     return text_of(_EPOCH + timedelta(milliseconds=ts_ms))
+
+
+def position(stamp: Stamp | None) -> bytes | None:
+    """Return a stamp as text, its numbers joined by `-`; NULL for a producer that is not ours."""
+    return None if stamp is None else "-".join(map(str, stamp)).encode()
+
+
+def row_key(
+    key: Sequence[str], unchanged: Mapping[str, str], way: str
+) -> Sequence[tuple[str, str]]:
+    """Return the attribute `ROW_KEY` of a table of single changes; no name where some are cast.
+
+    `unchanged` is source column → target column.
+    """
+    if way != "changes":
+        return ()
+    known = [unchanged[name] for name in key] if unchanged.keys() >= set(key) else []
+    return [(ROW_KEY, msgspec.json.encode(known).decode())]
 
 
 def until(message: Message) -> bytes:

@@ -33,7 +33,7 @@ from sinks.cast import CASTS
 from sinks.debezium_schema import declared
 from sinks.expression import Expression
 from sinks.fields import Cel, FieldEntry, FieldMap, MappedColumn, field_column
-from sinks.journal import FACTS, KEY, NOW, VERSION
+from sinks.journal import FACTS, KEY, NOW, POSITION, VERSION, row_key
 from sinks.lookup import Lookup
 from sinks.rules import OnInvalid, Rule, Rules
 
@@ -46,6 +46,7 @@ __all__ = [
     "Selection",
     "TableMap",
     "Tables",
+    "Way",
     "fixed_targets",
     "target_name",
 ]
@@ -63,6 +64,11 @@ def _declared(text: str) -> str:
 
 Mode = Literal["mirror", "append", "history"]
 """What a table is: the source's, a journal of its changes, or all versions of its rows."""
+
+Way = Literal[Mode, "changes"]
+"""The modes, and what a target that keeps no rows takes: each change alone (`sinks/changes.py`)."""
+_APART: tuple[Way, ...] = ("append", "changes")
+"""Ways in which each change is a row of its own."""
 
 
 class TableMap(BaseModel):
@@ -128,6 +134,11 @@ class TableMap(BaseModel):
             )
         return self
 
+    @property
+    def way(self) -> Way:
+        """How changes become rows."""
+        return self.mode
+
 
 def _table_map(value: Any) -> Any:
     return {} if value is None else value
@@ -184,7 +195,7 @@ class MappedTable(msgspec.Struct, frozen=True):
     source: TableSchema
     where: Expression | None = None
     rules: Rules | None = None
-    mode: Mode = "mirror"
+    mode: Way = "mirror"
     deleted: str | None = None
 
     @property
@@ -197,7 +208,7 @@ class MappedTable(msgspec.Struct, frozen=True):
 
     def keeps_apart(self, source: TableSchema) -> bool:
         """Tell whether rows with different topic keys have different target keys (R8)."""
-        if self.mode == "append":
+        if self.mode in _APART:
             return True
         columns = {mapped.column.name: mapped for mapped in self.columns}
         chosen = [columns[name] for name in self.schema.key]
@@ -208,13 +219,13 @@ class MappedTable(msgspec.Struct, frozen=True):
     def bind(cls, source: TableSchema, topic: str, table: TableMap) -> MappedTable:
         """Bind `table` to `source`. Raises `errors.ConfigError` for a column that is not there."""
         columns = (*_columns(source, topic, table), *_added(table))
-        if table.mode == "append":
+        if table.way in _APART:
             columns = tuple(_may_be_null(mapped) for mapped in columns)
         schema = TableSchema(
             target_name(source.table, topic, table.to),
             tuple(mapped.column for mapped in _distinct(columns, topic)),
             _key(source, columns, topic, table),
-            source.attributes,
+            (*source.attributes, *row_key(source.key, _unchanged(columns), table.way)),
         )
         where = _filter(source, topic, table, keyed=bool(schema.key))
         if (table.soft_delete or table.mode == "history") and not source.key and not table.key:
@@ -226,13 +237,14 @@ class MappedTable(msgspec.Struct, frozen=True):
         if table.rules:
             rules = Rules(table.rules, table.on_invalid, schema, f"tables.{topic}.rules")
         rekeyed = bool(table.key)
-        return cls(schema, columns, rekeyed, source, where, rules, table.mode, table.soft_delete)
+        return cls(schema, columns, rekeyed, source, where, rules, table.way, table.soft_delete)
 
 
 def _added(table: TableMap) -> Sequence[MappedColumn]:
     """Return the columns that tell of the change itself; the decoder fills them."""
-    if table.mode == "append":
-        return [MappedColumn(column, None) for column in FACTS]
+    if table.way in _APART:
+        told = FACTS if table.way == "append" else (*FACTS, POSITION)
+        return [MappedColumn(column, None) for column in told]
     if table.mode == "history":
         began, ended, until = VERSION
         present = MappedColumn(until, None, lambda _: NOW)
@@ -253,7 +265,7 @@ def _may_be_null(mapped: MappedColumn) -> MappedColumn:
 def _key(
     source: TableSchema, columns: Sequence[MappedColumn], topic: str, table: TableMap
 ) -> tuple[str, ...]:
-    if table.mode == "append":
+    if table.way in _APART:
         return KEY
     key = tuple(table.key) or _inherited_key(source, columns, topic)
     if table.mode == "history":
@@ -363,11 +375,7 @@ def _inherited_key(
     source: TableSchema, columns: Sequence[MappedColumn], topic: str
 ) -> tuple[str, ...]:
     """Return the target columns the topic's key columns became, unchanged."""
-    places = {
-        mapped.source.name: mapped.column.name
-        for mapped in columns
-        if mapped.source is not None and mapped.convert is None
-    }
+    places = _unchanged(columns)
     missing = [name for name in source.key if name not in places]
     if missing:
         raise ConfigError(
@@ -375,3 +383,12 @@ def _inherited_key(
             hint="Map it without a cast, or name another unique key with `key: [...]`.",
         )
     return tuple(places[name] for name in source.key)
+
+
+def _unchanged(columns: Sequence[MappedColumn]) -> dict[str, str]:
+    """Return source column → target column, of those that are mapped as they are."""
+    return {
+        mapped.source.name: mapped.column.name
+        for mapped in columns
+        if mapped.source is not None and mapped.convert is None
+    }
