@@ -1,4 +1,9 @@
-"""The suite every transactional target passes: subclass `TargetContract` in its test module.
+"""The suites targets pass: subclass the one of its guarantee in a target's test module.
+
+    CursorContract             what a cursor is, wherever it is kept
+    ├── TargetContract         exactly once: rows and cursors in one transaction of the target
+    └── ChangesContract        effectively once: changes one by one, each with a name of its own
+                               (`sinks/testing_changes.py`)
 
     class TestPostgres(TargetContract):
         @pytest.fixture
@@ -11,7 +16,7 @@ A target that also keeps promises of its own adds tests of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import pytest
@@ -19,9 +24,9 @@ import pytest
 from cdc.errors import DataError, StateError, TargetUnavailable
 from schemas.change import ABSENT, Cell, Stamp
 from schemas.table import Column, TableId, TableSchema, Type
-from sinks.target import Barrier, Cursor, CursorMoved, Mapped, Span, Target, TopicPartition
+from sinks.target import Barrier, Cursor, CursorMoved, Mapped, Span, Step, Target, TopicPartition
 
-__all__ = ["TargetContract", "TargetSystem"]
+__all__ = ["CursorContract", "TargetContract", "TargetSystem"]
 
 PLACE = TopicPartition("shop.public.items", "topic-1", 0)
 SECOND = TopicPartition("shop.public.items", "topic-1", 1)
@@ -70,75 +75,80 @@ def upsert(*rows: Sequence[Cell], schema: TableSchema = ITEMS) -> list[list[Mapp
     return [[Mapped(schema, list(rows), [])]]
 
 
-class TargetContract:
-    """Promises of `sinks.target.Target`, one test each."""
+class CursorContract:
+    """Promises of `sinks.target.Target` about cursors, one test each."""
+
+    tables: Sequence[TableSchema] = (ITEMS, NOTES)
+
+    def rows_of(self, *ids: bytes) -> Iterable[Step]:
+        """Return what writes a row of each of `ids`, each in a step of its own."""
+        return [step for i in ids for step in upsert((i, b"row " + i, None))]
+
+    def ids(self, system: TargetSystem) -> list[bytes | None]:
+        """Return the ids of the rows there are."""
+        return [row[0] for row in system.rows(ITEMS.table)]
+
+    def opened(self, system: TargetSystem) -> Target:
+        """Return another target, ready for the suite's tables."""
+        target = system.connect()
+        target.open()
+        for schema in self.tables:
+            target.prepare(schema)
+        return target
 
     @pytest.fixture
     def target(self, system: TargetSystem) -> Target:
         """Open a target prepared for the suite's tables."""
-        target = system.connect()
-        target.open()
-        target.prepare(ITEMS)
-        target.prepare(NOTES)
-        return target
+        return self.opened(system)
 
     def test_nothing_was_applied_before_the_first_batch(self, target: Target) -> None:
         """A partition never seen has no cursor."""
         assert target.cursors([PLACE]) == {PLACE: None}
 
-    def test_rows_and_cursor_move_together(self, target: Target, system: TargetSystem) -> None:
-        """One batch leaves its rows and its end."""
-        target.apply(upsert((b"1", b"pen", b"1.50"), (b"2", None, None)), [span(None, 7)])
-        assert system.rows(ITEMS.table) == [(b"1", b"pen", b"1.50"), (b"2", None, None)]
-        assert target.cursors([PLACE]) == {PLACE: _cursor(7)}
-
     def test_a_batch_that_was_applied_is_not_applied_again(
         self, target: Target, system: TargetSystem
     ) -> None:
         """The cursor is no longer where the span starts: nothing is written."""
-        target.apply(upsert((b"1", b"pen", None)), [span(None, 7)])
+        target.apply(self.rows_of(b"1"), [span(None, 7)])
         with pytest.raises(CursorMoved):
-            target.apply(upsert((b"9", b"again", None)), [span(None, 7)])
+            target.apply(self.rows_of(b"9"), [span(None, 7)])
         with pytest.raises(CursorMoved):
-            target.apply(upsert((b"9", b"again", None)), [span(3, 7)])
-        assert system.rows(ITEMS.table) == [(b"1", b"pen", None)]
+            target.apply(self.rows_of(b"9"), [span(3, 7)])
+        assert self.ids(system) == [b"1"]
 
     def test_of_two_workers_at_the_same_place_one_writes(
         self, target: Target, system: TargetSystem
     ) -> None:
         """The second is told so, and can go on from the stored cursor."""
-        other = system.connect()
-        other.open()
-        other.prepare(ITEMS)
-        target.apply(upsert((b"1", b"first", None)), [span(None, 7)])
+        other = self.opened(system)
+        target.apply(self.rows_of(b"1"), [span(None, 7)])
         with pytest.raises(CursorMoved):
-            other.apply(upsert((b"1", b"second", None)), [span(None, 8)])
+            other.apply(self.rows_of(b"9"), [span(None, 8)])
         assert other.cursors([PLACE]) == {PLACE: _cursor(7)}
-        other.apply(upsert((b"2", b"second", None)), [span(7, 8)])
-        assert system.rows(ITEMS.table) == [(b"1", b"first", None), (b"2", b"second", None)]
+        other.apply(self.rows_of(b"2"), [span(7, 8)])
+        assert self.ids(system) == [b"1", b"2"]
         other.close()
 
     def test_one_moved_cursor_holds_back_the_whole_batch(
         self, target: Target, system: TargetSystem
     ) -> None:
         """Spans of several partitions move all or none."""
-        second = TopicPartition("shop.public.items", "topic-1", 1)
-        target.apply([], [span(None, 3), span(None, 5, second)])
+        target.apply([], [span(None, 3), span(None, 5, SECOND)])
         with pytest.raises(CursorMoved):
-            target.apply(upsert((b"1", b"pen", None)), [span(3, 4), span(4, 6, second)])
-        assert target.cursors([PLACE, second]) == {PLACE: _cursor(3), second: _cursor(5)}
-        assert system.rows(ITEMS.table) == []
+            target.apply(self.rows_of(b"1"), [span(3, 4), span(4, 6, SECOND)])
+        assert target.cursors([PLACE, SECOND]) == {PLACE: _cursor(3), SECOND: _cursor(5)}
+        assert self.ids(system) == []
 
     def test_a_cursor_that_stays_where_it_is_is_compared_all_the_same(
         self, target: Target, system: TargetSystem
     ) -> None:
         """A replayed dead letter is applied so: nothing else may come in between."""
-        target.apply(upsert((b"1", b"pen", None)), [span(None, 3)])
-        target.apply(upsert((b"2", b"cup", None)), [span(3, 3), span(None, 1, SECOND)])
+        target.apply(self.rows_of(b"1"), [span(None, 3)])
+        target.apply(self.rows_of(b"2"), [span(3, 3), span(None, 1, SECOND)])
         assert target.cursors([PLACE, SECOND]) == {PLACE: _cursor(3), SECOND: _cursor(1)}
         with pytest.raises(CursorMoved):
-            target.apply(upsert((b"3", b"jar", None)), [span(2, 2)])
-        assert [row[0] for row in system.rows(ITEMS.table)] == [b"1", b"2"]
+            target.apply(self.rows_of(b"3"), [span(2, 2)])
+        assert self.ids(system) == [b"1", b"2"]
 
     def test_an_operator_may_put_a_cursor_anywhere(self, target: Target) -> None:
         """Rewinding moves the cursor alone, forgetting it begins anew."""
@@ -149,6 +159,32 @@ class TargetContract:
             target.apply([], [span(7, 8)])
         target.place({PLACE: None})
         assert target.cursors([PLACE]) == {PLACE: None}
+
+    def test_steps_may_be_read_only_once(self, target: Target, system: TargetSystem) -> None:
+        """They come lazily when a transaction is larger than memory (R14)."""
+        steps = (step for n in range(10, 30) for step in self.rows_of(b"%d" % n))
+        target.apply(steps, [span(None, 1)])
+        assert self.ids(system) == [b"%d" % n for n in range(10, 30)]
+
+    def test_a_closed_target_can_be_closed_again_and_opened(self, target: Target) -> None:
+        """The worker closes after every error and begins anew."""
+        target.close()
+        target.close()
+        target.open()
+        for schema in self.tables:
+            target.prepare(schema)
+        target.apply(self.rows_of(b"1"), [span(None, 1)])
+        assert target.cursors([PLACE]) == {PLACE: _cursor(1)}
+
+
+class TargetContract(CursorContract):
+    """Promises of a target that has rows and cursors in one transaction: exactly once."""
+
+    def test_rows_and_cursor_move_together(self, target: Target, system: TargetSystem) -> None:
+        """One batch leaves its rows and its end."""
+        target.apply(upsert((b"1", b"pen", b"1.50"), (b"2", None, None)), [span(None, 7)])
+        assert system.rows(ITEMS.table) == [(b"1", b"pen", b"1.50"), (b"2", None, None)]
+        assert target.cursors([PLACE]) == {PLACE: _cursor(7)}
 
     def test_a_known_key_is_updated_and_a_gone_one_deleted(
         self, target: Target, system: TargetSystem
@@ -252,8 +288,10 @@ class TargetContract:
         assert system.rows(ITEMS.table) == []
         target.apply([], [span(None, 1)])
 
-    def test_steps_may_be_read_only_once(self, target: Target, system: TargetSystem) -> None:
-        """They come lazily when a transaction is larger than memory (R14)."""
+    def test_a_later_step_wins_over_an_earlier_one(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """Steps come one after the other, also where they write to the same row."""
         steps = (step for n in range(100) for step in upsert((b"%d" % (n % 10), b"%d" % n, None)))
         target.apply(steps, [span(None, 1)])
         assert len(system.rows(ITEMS.table)) == 10
@@ -314,12 +352,3 @@ class TargetContract:
         target.open()
         with pytest.raises(StateError):
             target.prepare(ITEMS, known=True)
-
-    def test_a_closed_target_can_be_closed_again_and_opened(self, target: Target) -> None:
-        """The worker closes after every error and begins anew."""
-        target.close()
-        target.close()
-        target.open()
-        target.prepare(ITEMS)
-        target.apply(upsert((b"1", b"pen", None)), [span(None, 1)])
-        assert target.cursors([PLACE]) == {PLACE: _cursor(1)}

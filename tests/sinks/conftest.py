@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("sinks.testing")
+pytest.register_assert_rewrite("sinks.testing", "sinks.testing_changes")
