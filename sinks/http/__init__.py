@@ -1,0 +1,3 @@
+"""Changes as requests to an HTTP endpoint."""
+
+__all__: list[str] = []
