@@ -26,7 +26,16 @@ from cdc.mariadb.position import Place
 from schemas.forms import copy_line
 from schemas.table import TableSchema
 
-__all__ = ["Chunk", "ChunkReader", "ConditionRefused", "Limits", "Slice", "TableBusy", "order_of"]
+__all__ = [
+    "Chunk",
+    "ChunkReader",
+    "ConditionRefused",
+    "Limits",
+    "Slice",
+    "TableBusy",
+    "literal",
+    "order_of",
+]
 
 Row = tuple[bytes | None, ...]
 
@@ -202,7 +211,7 @@ def _query(
     if after is not None:
         kinds = {column.name: column.kind for column in what.columns}
         values = [
-            _literal(connection, kinds[name], value)
+            literal(connection, kinds[name], value)
             for name, value in zip(what.order, after, strict=True)
         ]
         conditions.append(_behind([quoted(name) for name in what.order], values))
@@ -223,7 +232,8 @@ def _behind(names: Sequence[str], values: Sequence[str]) -> str:
     return f"({name} >= {value} AND ({name} > {value} OR {inner}))"
 
 
-def _literal(connection: Connection, kind: str, value: str) -> str:
+def literal(connection: Connection, kind: str, value: str) -> str:
+    """Return the literal of a key column's value, whose bytes are given in hex."""
     if kind in _NUMBERS:
         return value
     if kind in ("binary", "varbinary"):

@@ -11,7 +11,6 @@ __all__ = ["WANTED", "first_position", "guarded"]
 
 WANTED = {
     "binlog_format": ("ROW", "SET GLOBAL binlog_format = 'ROW';"),
-    "binlog_row_image": ("FULL", "SET GLOBAL binlog_row_image = 'FULL';"),
     "binlog_row_metadata": ("FULL", "SET GLOBAL binlog_row_metadata = 'FULL';"),
 }
 """Variable → the value it must have, and what gives it."""

@@ -23,6 +23,14 @@ __all__ = ["findings"]
 _ANSWER_S = 5.0
 _DAY_S = 86_400
 
+_IMAGES = {
+    "FULL": "FULL",
+    "FULL_NODUP": "FULL_NODUP",
+    "NOBLOB": "NOBLOB: large values an update leaves alone are absent, old rows are keys",
+    "MINIMAL": "MINIMAL: what an update leaves alone is absent, old rows are keys, and creates are "
+    "read again by their key",
+}
+
 _CASCADES = """
 SELECT CONSTRAINT_NAME, UPDATE_RULE, DELETE_RULE
 FROM information_schema.REFERENTIAL_CONSTRAINTS
@@ -67,6 +75,7 @@ def _log(catalog: Catalog) -> Iterator[Finding]:
         yield Finding(
             "ok" if found == wanted else "fail", name, found, "" if found == wanted else repair
         )
+    yield Finding("ok", "binlog_row_image", _IMAGES[catalog.variable("binlog_row_image")])
     yield _retention(catalog)
     strict = catalog.variable("gtid_strict_mode") == "1"
     yield Finding(

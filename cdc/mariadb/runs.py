@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from cdc.decode.binlogevents import Event, Query, RowsEvent, TableEvent
 from cdc.errors import PreflightFailed, UnknownEvent
+from cdc.mariadb.creates import filled
 from cdc.mariadb.images import is_whole, packed
+from cdc.mariadb.partial import has_keys, packed_partly
 from cdc.mariadb.statements import Deed, Statement, read_statement
 from cdc.mariadb.tables import Shape, Tables
 from schemas.change import Origin, Rows
@@ -36,6 +38,7 @@ class Run:
         self._ordinals: list[int] = []
         self._rows: list[Rows] = []
         self._captured = False
+        self._partly = False
         self.size = 0
         self.ordinal = 0
         self.altered: list[Statement] = []
@@ -59,15 +62,22 @@ class Run:
         shape = self._shapes[event.number]
         if shape is None:
             return
-        if not is_whole(event):
-            raise _partial(shape.schema)
         try:
-            found = packed(event, shape.images)
+            found = self._packed(event, shape)
         except ValueError as error:
             raise UnknownEvent(
                 f"rows of {shape.schema.table} at {self._where} cannot be read: {error}"
             ) from error
         self._put(shape.schema, found, index)
+
+    def _packed(self, event: RowsEvent, shape: Shape) -> list[bytes]:
+        if is_whole(event):
+            return packed(event, shape.images)
+        key = shape.schema.key_indexes()
+        if not has_keys(event, key):
+            raise _partial(shape.schema)
+        self._partly = True
+        return packed_partly(event, shape.readers, key)
 
     def _put(self, schema: TableSchema, found: list[bytes], index: int) -> None:
         if len(found) >> PER_EVENT:
@@ -130,14 +140,15 @@ class Run:
         items, self._items = self._items, []
         ordinals, self._ordinals = self._ordinals, []
         if items and self._schema is not None:
-            self._rows.append(Rows(self._schema, "pgoutput", self._origin, items, ordinals))
+            rows = Rows(self._schema, "pgoutput", self._origin, items, ordinals)
+            self._rows.append(filled(rows, self._tables) if self._partly else rows)
             self.ordinal = ordinals[-1]
         self._schema = None
 
 
 def _partial(schema: TableSchema) -> PreflightFailed:
     return PreflightFailed(
-        f"rows of {schema.table} were logged without all of their columns",
+        f"rows of {schema.table} were logged without all of their columns, or without its key",
         hint="SET GLOBAL binlog_row_image = 'FULL'; end the sessions that had another image, "
         "then begin anew with `cdc position reset`",
     )

@@ -23,8 +23,10 @@ from cdc.decode.mysqltypes import (
     native,
     reader,
 )
+from cdc.decode.mysqlvalues import Read
 from cdc.errors import PreflightFailed, UnknownEvent
 from cdc.mariadb.catalog import ColumnFacts, TableFacts
+from cdc.mariadb.connection import Connection, Login
 from cdc.mariadb.images import Images, image_reader
 from schemas.table import Column, TableId, TableSchema
 
@@ -33,6 +35,9 @@ __all__ = ["Facts", "Shape", "Tables", "Wants", "describe"]
 
 class Facts(Protocol):
     """What `Tables` asks the catalogue."""
+
+    connection: Connection
+    login: Login
 
     def find(self, table: TableId) -> TableFacts | None:
         """Return a table with its columns, None when it is gone."""
@@ -56,10 +61,11 @@ class Wants(Protocol):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """One version of a table: its schema, and what reads its row images."""
+    """One version of a table: its schema, what reads its row images, and each of their columns."""
 
     schema: TableSchema
     images: Images
+    readers: tuple[Read, ...]
 
 
 class Tables:
@@ -69,10 +75,11 @@ class Tables:
     """
 
     def __init__(self, facts: Facts, wants: Wants, keys: Mapping[str, Sequence[str]]) -> None:
-        self._facts = facts
+        self.facts = facts
         self._wants = wants
         self._keys = keys
         self._known: dict[bytes, Shape | None] = {}
+        self._there: dict[TableId, TableFacts | None] = {}
         self.gone: set[TableId] = set()
 
     def shape(self, event: TableEvent) -> Shape | None:
@@ -87,6 +94,13 @@ class Tables:
     def forget(self) -> None:
         """Some schema has changed: look again at the next row."""
         self._known.clear()
+        self._there.clear()
+
+    def there(self, table: TableId) -> TableFacts | None:
+        """Return a table as the catalogue had it when it was first asked for since then."""
+        if table not in self._there:
+            self._there[table] = self.facts.find(table)
+        return self._there[table]
 
     def wants(self, table: TableId) -> bool:
         """Tell whether rows of `table` are asked for."""
@@ -102,7 +116,7 @@ class Tables:
 
         Raises `errors.UnknownEvent` for a table that cannot be captured.
         """
-        facts = self._facts.find(table)
+        facts = self.facts.find(table)
         if facts is None:
             return TableSchema(table, ())
         return self.described(facts)
@@ -133,7 +147,7 @@ class Tables:
                 hint="SET GLOBAL binlog_row_metadata = 'FULL'; then begin anew with "
                 "`cdc position reset`",
             )
-        facts = self._facts.find(logged.table)
+        facts = self.facts.find(logged.table)
         _refuse_versioned(facts)
         try:
             return self._shape(logged, facts)
@@ -141,7 +155,7 @@ class Tables:
             raise self._refused(logged.table, error) from error
 
     def _shape(self, logged: LoggedTable, facts: TableFacts | None) -> Shape:
-        charsets = self._facts.charsets()
+        charsets = self.facts.charsets()
         now = {found.column.name: found for found in facts.columns} if facts else {}
         chosen = [_chosen(column, now.get(column.name), charsets) for column in logged.columns]
         names = [column.name for column in logged.columns]
@@ -149,7 +163,8 @@ class Tables:
         schema = describe(logged.table, chosen, self._keys.get(str(logged.table), key))
         pairs = [(f.column, column) for f, column in zip(chosen, logged.columns, strict=True)]
         readers = tuple(reader(*pair) for pair in pairs)
-        return Shape(schema, image_reader(readers, [native(*pair) for pair in pairs]))
+        images = image_reader(readers, [native(*pair) for pair in pairs])
+        return Shape(schema, images, readers)
 
 
 def _refuse_versioned(facts: TableFacts | None) -> None:

@@ -48,25 +48,10 @@ def test_statements_about_other_databases_do_not(
         stopped(maria, UnknownEvent)
 
 
-@pytest.mark.parametrize("image", ["MINIMAL", "NOBLOB"])
-def test_rows_without_all_their_columns_stop_it(
-    shop: Database, maria: MariaCapture, image: str
-) -> None:
-    shop.execute(
-        "CREATE TABLE t (id int PRIMARY KEY, n int, b text)", "INSERT INTO t VALUES (1, 1, 'x')"
-    )
-    maria.until_read()
-    shop.execute(f"SET SESSION binlog_row_image = '{image}'", "UPDATE t SET n = 2")
-    error = stopped(maria, PreflightFailed)
-    assert "without all of their columns" in str(error)
-    assert "binlog_row_image = 'FULL'" in error.hint
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("binlog_format", "MIXED"),
-        ("binlog_row_image", "MINIMAL"),
         ("binlog_row_metadata", "MINIMAL"),
     ],
 )
