@@ -1,0 +1,275 @@
+"""Files as a target: every change appended, in Parquet, JSON lines or CSV; effectively once.
+
+    rows of a cut ─▶ by partition, table, folder ─▶ encoded ─▶ a file each, named by its offsets
+                                                                 │
+    the cursor of a partition = the end of the last whole range ◀┘ read from the names
+
+Why a change is in the files once: a file has its name, with the offsets it covers, only when it is
+whole, and the next range begins where the names end (`sinks/files/names.py`). There is no
+transaction over several files: each partition goes on by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from cdc.connector import Context, Finding
+from cdc.errors import CdcError, ConfigError, DataError, StateError, TargetUnavailable
+from cdc.failpoints import failpoint
+from schemas.change import Cell
+from schemas.table import TableSchema
+from sinks.changes import one_by_one
+from sinks.files.folders import By, Folders
+from sinks.files.formats import FORMATS, Kind
+from sinks.files.names import MARK, Chain, Name, chains, late_name
+from sinks.files.store import Store
+from sinks.journal import KEY
+from sinks.options import BUFFER_BYTES, BufferBytes, Topics
+from sinks.stored import VERSION, cursor_of, displaced
+from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
+
+__all__ = ["Config", "FilesTarget", "check", "create"]
+
+_NO_STAMP = (None, None, None, None)
+_LONGEST = 100
+"""Characters of a topic's name: a file's may have 255, and 130 are told beside it."""
+_Place = tuple[str, int]
+_Content = tuple[str, bytes]
+"""A folder, and the content of a file for it."""
+
+
+class Config(BaseModel):
+    """A sink into files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["files"] = Field(default="files", description="The connector's name")
+    path: str = Field(description="A folder, or a URL fsspec knows, as `s3://bucket/folder`")
+    storage: dict[str, Any] = Field(
+        default_factory=dict, description="What fsspec is told of the store, as `key: …` for S3"
+    )
+    format: Kind = Field(default="parquet", description="What the files are")
+    by_time: By | None = Field(
+        default=None, description="A folder for each such time of the source's commits"
+    )
+    by: str | None = Field(default=None, description="A folder for each value of this column")
+    every: float = Field(
+        default=1.0,
+        ge=0,
+        le=5,
+        description="Least seconds between two batches: fewer, larger files",
+    )
+    tables: Annotated[Topics, AfterValidator(one_by_one)]
+    buffer_bytes: BufferBytes = BUFFER_BYTES
+
+
+def create(context: Context, config: Config) -> FilesTarget:
+    """Return the target; it looks at the files when it is opened."""
+    return FilesTarget(context, config)
+
+
+class FilesTarget:
+    """See `sinks.target.Target`, but for its transaction: ranges appear partition by partition."""
+
+    takes_lines = False
+
+    def __init__(self, context: Context, config: Config) -> None:
+        self._sink = context.name
+        self._store = Store(config.path, config.storage)
+        self._format = FORMATS[config.format]
+        self._folders = Folders(config.by_time, config.by)
+        self._every = config.every
+        self._next = 0.0
+        self._chains: dict[TopicPartition, Chain] | None = None
+
+    def open(self) -> None:
+        """Read the names of all files."""
+        self._store.open()
+        self._chains = dict(chains(self._store.find()))
+        for path in self._store.unfinished():
+            self._store.remove(path)
+
+    def close(self) -> None:
+        """Forget what the names said."""
+        self._chains = None
+
+    def cursors(
+        self, partitions: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, Cursor | None]:
+        """Return where the names end; see `sinks.stored.cursor_of` for what it raises."""
+        known = {(p.topic, p.partition): (p, chain) for p, chain in self._live().items()}
+        out = {}
+        for partition in partitions:
+            if len(partition.topic) > _LONGEST:
+                raise ConfigError(
+                    f"topic {partition.topic} has a name of more than {_LONGEST} characters: the "
+                    "names of its files would be longer than file systems take",
+                    hint="Leave it out with `!topic`.",
+                )
+            place, chain = known.get((partition.topic, partition.partition), (partition, Chain()))
+            row = None
+            if chain.cursor is not None:
+                stamp = chain.cursor.stamp or _NO_STAMP
+                row = (place.topic_id, chain.cursor.offset, *stamp, VERSION)
+            out[partition] = cursor_of(row, partition, self._sink)
+        return out
+
+    def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
+        """Put files behind a cursor aside, or mark that offsets before it are passed over.
+
+        A file is not cut: a cursor inside of its range goes to where the range begins.
+        """
+        found = chains(self._store.find())
+        for partition, cursor in cursors.items():
+            chain = found.get(partition, Chain())
+            if cursor is None or (chain.cursor is not None and cursor.offset < chain.cursor.offset):
+                self._go_back(partition, chain, cursor)
+            else:
+                name = Name(partition, _begin(chain, cursor.offset), cursor, 1, 1, MARK)
+                self._store.put(str(name), b"")
+        self._chains = dict(chains(self._store.find()))
+
+    def _go_back(self, partition: TopicPartition, chain: Chain, cursor: Cursor | None) -> None:
+        begins = []
+        for start, path in sorted(chain.files, reverse=True):
+            name = Name.read(path.rpartition("/")[2])
+            if cursor is None or name is None or name.end.offset > cursor.offset:
+                self._store.set_aside(path)
+                begins.append(start)
+        if cursor is not None and begins and min(begins) == min(start for start, _ in chain.files):
+            begin = Cursor(min(begins))  # nothing is left that says where
+            self._store.put(str(Name(partition, begin.offset, begin, 1, 1, MARK)), b"")
+
+    def prepare(self, schema: TableSchema, *, known: bool = False) -> None:  # noqa: ARG002
+        """Look at the columns; every file has those of its rows."""
+        self._folders.bind(schema)
+
+    def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:
+        """Encode all rows, then let the files of each partition appear."""
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        failpoint("sink.before_stage")
+        taken = self._taken(steps)
+        failpoint("sink.before_cursor")
+        moved = [span for span in spans if not self._is_at(span)]
+        if moved:
+            raise displaced(len(moved))
+        late, parts = self._encoded(taken, spans)
+        for path, content in late:
+            self._store.put(path, content)
+        for span in spans:
+            self._extend(span, parts.get((span.partition.topic, span.partition.partition), []))
+        self._next = time.monotonic() + self._every
+        failpoint("sink.after_commit")
+
+    def _taken(self, steps: Iterable[Step]) -> list[tuple[TableSchema, Sequence[Cell]]]:
+        return [(mapped.schema, row) for step in steps for mapped in step for row in mapped.upserts]
+
+    def _is_at(self, span: Span) -> bool:
+        chain = self._live().get(span.partition, Chain())
+        if chain.cursor != span.start:
+            return False
+        return not chain.files or self._store.has(chain.files[-1][1])
+
+    def _encoded(
+        self, taken: Sequence[tuple[TableSchema, Sequence[Cell]]], spans: Sequence[Span]
+    ) -> tuple[list[_Content], dict[_Place, list[_Content]]]:
+        """Return files of replayed rows, by path, and those of each partition, by folder."""
+        begins = {
+            (s.partition.topic, s.partition.partition): 0 if s.start is None else s.start.offset
+            for s in spans
+        }
+        groups: dict[tuple[_Place, str, TableSchema], list[Sequence[Cell]]] = {}
+        late = []
+        for schema, row in taken:
+            topic, partition, offset = _record_of(schema, row)
+            place, folder = (topic, partition), self._folders.of(schema, row)
+            if place in begins and offset >= begins[place]:
+                groups.setdefault((place, folder, schema), []).append(row)
+            else:
+                name = late_name(topic, partition, offset, self._format.suffix)
+                late.append((f"{folder}/{name}", self._format.encode(schema, [row])))
+        parts: dict[_Place, list[_Content]] = {}
+        for (place, folder, schema), rows in groups.items():
+            parts.setdefault(place, []).append((folder, self._format.encode(schema, rows)))
+        return late, parts
+
+    def _extend(self, span: Span, parts: Sequence[_Content]) -> None:
+        """Let the files of one range appear, or a mark where it has no rows."""
+        chain = self._live().get(span.partition, Chain())
+        if not parts and span.end == chain.cursor:
+            return
+        begin = _begin(chain, 0 if span.start is None else span.start.offset)
+        for path in chain.leftovers:
+            self._store.remove(path)
+        files = []
+        suffix = self._format.suffix if parts else MARK
+        for number, (folder, content) in enumerate(parts or [("", b"")], 1):
+            name = Name(span.partition, begin, span.end, number, max(1, len(parts)), suffix)
+            path = f"{folder}/{name}".lstrip("/")
+            self._store.put(path, content)
+            files.append((begin, path))
+        rows, marks = _split(chain.files)
+        for _, path in marks:
+            self._store.remove(path)
+        end = span.end.offset if parts else chain.rows_end
+        self._live()[span.partition] = Chain(span.end, end, [*rows[-1:], *files])
+
+    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+        """Return which steps hold rows that have no form in the files."""
+        refused: dict[int, DataError] = {}
+        for number, step in enumerate(steps):
+            try:
+                self._encoded(self._taken([step]), ())
+            except DataError as error:
+                refused[number] = error
+        return refused
+
+    def meet(self, barrier: Barrier) -> Sequence[int]:
+        """Raise: of changes one by one a truncation is one like others, and is not waited at."""
+        raise StateError(f"{barrier.topic[0]} has a truncation that is no row of its own")
+
+    def reserve(self) -> None:
+        """Do nothing: there is one worker."""
+
+    def _live(self) -> dict[TopicPartition, Chain]:
+        if self._chains is None:
+            raise TargetUnavailable(f"{self._store.url} is closed")
+        return self._chains
+
+
+def _begin(chain: Chain, otherwise: int) -> int:
+    """Return where the next range begins: behind the rows, whatever marks say."""
+    if chain.rows_end is not None:
+        return chain.rows_end
+    return chain.files[0][0] if chain.files else otherwise
+
+
+def _split(
+    files: Sequence[tuple[int, str]],
+) -> tuple[Sequence[tuple[int, str]], Sequence[tuple[int, str]]]:
+    """Return files with rows, and marks."""
+    marks = [file for file in files if file[1].endswith(f".{MARK}")]
+    return [file for file in files if file not in marks], marks
+
+
+def _record_of(schema: TableSchema, row: Sequence[Cell]) -> tuple[str, int, int]:
+    """Return topic, partition and offset of the record that a row tells of."""
+    names = [column.name for column in schema.columns]
+    cells = [row[names.index(name)] for name in KEY]
+    topic, partition, offset = (c.decode() if isinstance(c, bytes) else "" for c in cells)
+    return topic, int(partition), int(offset)
+
+
+def check(_context: Context, config: Config) -> Iterator[Finding]:
+    """Look at the store, and at the names that are there."""
+    try:
+        found = chains(Store(config.path, config.storage).find())
+    except CdcError as error:
+        yield Finding("fail", "files", str(error), error.hint)
+        return
+    count = sum(len(chain.files) for chain in found.values())
+    yield Finding("ok", "files", f"{count} files of {len(found)} partitions are in {config.path}")

@@ -1,0 +1,115 @@
+"""A store of a test's own, a folder or one in memory: targets on it, and the rows in its files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow.parquet as pq
+import pytest
+
+from cdc.connector import Context
+from schemas.change import Cell
+from schemas.table import Column, TableId, TableSchema, Type
+from sinks.journal import FACTS, KEY, POSITION
+from sinks.target import Mapped, Step, TopicPartition
+from sinks.targets.files import Config, FilesTarget, create
+from sinks.testing import PLACE
+
+CONTEXT = Context("shop", "archive")
+
+
+class Files:
+    """A place for files; every target of it is closed after the test."""
+
+    def __init__(self, path: str, **options: object) -> None:
+        self.path = path
+        given = {"path": path, "tables": ["shop.*"], "every": 0, **options}
+        self.config = Config.model_validate(given)
+        self.opened: list[FilesTarget] = []
+
+    def open(self, *schemas: TableSchema) -> FilesTarget:
+        self.opened.append(create(CONTEXT, self.config))
+        self.opened[-1].open()
+        for schema in schemas:
+            self.opened[-1].prepare(schema)
+        return self.opened[-1]
+
+    def names(self) -> list[str]:
+        """Paths of all files, below the store's own."""
+        files, root = fsspec.core.url_to_fs(self.path)
+        return sorted(path[len(root.rstrip("/")) + 1 :] for path in files.find(root))
+
+    def read(self, name: str) -> bytes:
+        files, root = fsspec.core.url_to_fs(self.path)
+        content: bytes = files.cat_file(f"{root}/{name}")
+        return content
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of all files, as a reader of the folder finds them, in the order of offsets."""
+        found = [row for name in self.names() for row in self._rows_of(name)]
+        return sorted(found, key=lambda row: int(row["cdc_offset"]))
+
+    def _rows_of(self, name: str) -> list[dict[str, Any]]:
+        content = self.read(name)
+        if name.endswith(".parquet"):
+            rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
+            return rows
+        if name.endswith(".jsonl"):
+            return [json.loads(line) for line in content.splitlines()]
+        if name.endswith(".csv"):
+            return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+        return []
+
+    def close(self) -> None:
+        for target in self.opened:
+            target.close()
+
+
+def journal(*columns: Column, name: str = "items") -> TableSchema:
+    return TableSchema(TableId("shop", name), (*columns, *FACTS, POSITION), KEY)
+
+
+ITEMS = journal(Column("id", Type("int64")), Column("name", Type("string")))
+
+
+def row(offset: int, *cells: Cell, partition: TopicPartition = PLACE) -> list[Cell]:
+    """A change of the record at `offset`, committed on the 20th of a month, hour by hour."""
+    at = b"2026-01-20 %02d:00:00+00" % (offset % 24)
+    place = (partition.topic.encode(), b"%d" % partition.partition, b"%d" % offset)
+    return [*cells, b"u", at, None, *place, b"1-%d-0-0" % offset]
+
+
+def steps(*rows: Sequence[Cell], schema: TableSchema = ITEMS) -> list[Step]:
+    return [[Mapped(schema, list(rows), [])]]
+
+
+def items(*offsets: int, partition: TopicPartition = PLACE) -> list[Step]:
+    rows = [row(n, b"%d" % (n % 10), b"item %d" % n, partition=partition) for n in offsets]
+    return steps(*rows)
+
+
+def offsets(store: Files) -> list[int]:
+    return [int(found["cdc_offset"]) for found in store.rows()]
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Files]:
+    """One that renames, and one that puts, as an object store does."""
+    in_memory = request.param == "memory"
+    place = Files(f"memory://{secrets.token_hex(4)}" if in_memory else str(tmp_path / "lake"))
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Files]:
+    place = Files(str(tmp_path / "lake"))
+    yield place
+    place.close()
