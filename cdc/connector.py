@@ -9,6 +9,8 @@ A source module (`cdc/sources/NAME.py`, or an entry point in `cdc.sources`) and 
     check(context, config)   → Iterator[Finding]: every precondition, one by one, with its repair
     discover(config)         → Iterator[TableSchema]: what is there, for `cdc init` (optional)
     drop(context, config, dry_run)  → Iterator[str]: what is left behind outside Kafka (optional)
+    readable(context, config, wanted)  → Readable: the rows of one table, for `cdc verify`
+                           (optional; a source's is a ReadableSource)
     take_over(context, config, stored)  → dict: a source's position behind what another program
                            wrote, from the offset it stored, as bytes (optional)
 """

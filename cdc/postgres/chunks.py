@@ -23,6 +23,7 @@ from schemas.forms import read_copy
 from schemas.table import TableSchema
 
 __all__ = [
+    "FIND_OPERATORS",
     "Chunk",
     "ChunkReader",
     "ConditionRefused",
@@ -39,7 +40,7 @@ _CHANGED = ("42P01", "42703", "3F000")
 """Table, column or schema gone: it changed since the catalogue was read, which will be again."""
 _SETTINGS = {"row_security": "off", "lock_timeout": "3s", "statement_timeout": "0"}
 
-_FIND_OPERATORS = """
+FIND_OPERATORS = """
 SELECT set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), (
     SELECT string_agg(DISTINCT quote_ident(n.nspname), ', ')
     FROM pg_catalog.pg_opclass c JOIN pg_catalog.pg_namespace n ON n.oid = c.opcnamespace
@@ -156,7 +157,7 @@ class ChunkReader:
         if self._connection is None:
             self._connection = connect(self._login, _SETTINGS)
             with guard(self._login):
-                self._connection.execute(_FIND_OPERATORS)
+                self._connection.execute(FIND_OPERATORS)
         return self._connection
 
     def snapshot(self) -> Snapshot:

@@ -24,13 +24,26 @@ from cdc.postgres.catalog import Catalog
 from cdc.postgres.debezium import read_offset, taken_over
 from cdc.postgres.leavings import leavings
 from cdc.postgres.preflight import findings
+from cdc.postgres.publication import Publication
+from cdc.postgres.readable import PostgresSource
 from cdc.postgres.relations import Relations, relation_of
 from cdc.postgres.session import Session
 from cdc.postgres.settings import Settings
 from cdc.source import Source
+from cdc.verify.readable import Wanted
 from schemas.table import TableSchema
 
-__all__ = ["Config", "check", "create", "default_name", "discover", "drop", "settings", "take_over"]
+__all__ = [
+    "Config",
+    "check",
+    "create",
+    "default_name",
+    "discover",
+    "drop",
+    "readable",
+    "settings",
+    "take_over",
+]
 
 _MEGABYTE = 1 << 20
 
@@ -153,6 +166,14 @@ def discover(config: Config) -> Iterator[TableSchema]:
         for facts in catalog.described(catalog.tables(config.tables)):
             names = [column.name for column in facts.columns if column.generated in sent]
             yield relations.describe(relation_of(facts, names), facts)
+
+
+def readable(context: Context, config: Config, wanted: Wanted) -> PostgresSource:
+    """Return what of a table is published, for `cdc verify`; it connects when it is opened."""
+    chosen = settings(context, config)
+    login = Login(chosen.url, f"{chosen.application} verify"[:63])
+    publication = Publication(chosen.publication, given=not chosen.own_publication)
+    return PostgresSource(login, wanted, publication)
 
 
 def take_over(context: Context, config: Config, stored: bytes) -> dict[str, Any]:

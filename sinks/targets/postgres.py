@@ -30,6 +30,8 @@ from cdc.errors import (
     TargetUnavailable,
 )
 from cdc.failpoints import failpoint
+from cdc.postgres.readable import PostgresTable
+from cdc.verify.readable import Wanted
 from schemas.table import TableId, TableSchema
 from sinks.mapping import fixed_targets
 from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
@@ -42,7 +44,7 @@ from sinks.refusals import vanished
 from sinks.sql import parents_first
 from sinks.target import Barrier, Cursor, RowsRefused, Span, Step, TopicPartition
 
-__all__ = ["Config", "PostgresTarget", "check", "create", "drop"]
+__all__ = ["Config", "PostgresTarget", "check", "create", "drop", "readable"]
 
 _log = structlog.get_logger(__name__)
 
@@ -374,6 +376,12 @@ def check(_context: Context, config: Config) -> Iterator[Finding]:
             may_create=config.policy == "create+add",
             workers=config.workers,
         )
+
+
+def readable(_context: Context, config: Config, wanted: Wanted) -> PostgresTable:
+    """Return a table's rows, for `cdc verify`; it connects when it is opened."""
+    login = Login(config.url.get_secret_value(), "tailrace/verify", TargetUnavailable)
+    return PostgresTable(login, wanted)
 
 
 def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:

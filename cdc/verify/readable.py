@@ -1,0 +1,115 @@
+"""What `cdc verify` asks of a database, on whichever side of the pipeline it is.
+
+A connector offers `readable(context, config, wanted)`. Cells are the text a source reads them as
+(`schemas/change.py`), None for NULL; rows begin with their key. A table without a key is read as
+one whose key is the hash of a row and whose only other column is how many of these there are.
+
+Ranges need no order that both sides share. Each side puts a row into the range its own order says;
+a row is in at least one of them on either side, so a row that differs makes some range differ, and
+keys that only lie in different ranges are found equal when they are looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from cdc.errors import PreflightFailed
+from schemas.table import TableId
+
+__all__ = ["Hashing", "NotThere", "Piece", "Readable", "ReadableSource", "Row", "Sums", "Wanted"]
+
+Row = tuple[bytes | None, ...]
+"""Cells in the order of `Wanted.columns`, or of its key alone."""
+
+
+class NotThere(PreflightFailed):
+    """The table is not there, or a column of it."""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What to read of a table: columns by name, of which the first `key` are its key."""
+
+    table: TableId
+    columns: tuple[str, ...]
+    key: int
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """Rows whose key is behind `after` and not behind `upto`; None is without a bound."""
+
+    after: Row | None = None
+    upto: Row | None = None
+
+
+class Sums(msgspec.Struct, frozen=True):
+    """How many rows a piece has, and the sum of their hashes."""
+
+    rows: int
+    checksum: str
+
+
+class Readable(Protocol):
+    """One table. Every method may raise `errors.Unavailable` or `errors.Stop`; one thread."""
+
+    engine: str
+
+    def open(self) -> None:
+        """Connect. Raises `NotThere`."""
+        ...
+
+    def types(self) -> Sequence[str]:
+        """Return the columns' types, as the engine spells them."""
+        ...
+
+    def rows(self, piece: Piece) -> Iterator[Row]:
+        """Yield the rows of a piece, in no order."""
+        ...
+
+    def find(self, keys: Sequence[Row]) -> Iterator[Row]:
+        """Yield the rows that have one of `keys`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Hashing(Protocol):
+    """A side whose server sums rows up: equal rows of equal types give equal hashes anywhere."""
+
+    def sums(self, piece: Piece) -> Sums:
+        """Return the sums of a piece."""
+        ...
+
+    def hashes(self, piece: Piece) -> Iterator[tuple[Row, bytes | None]]:
+        """Yield the key and the hash of each row of a piece."""
+        ...
+
+
+@runtime_checkable
+class ReadableSource(Readable, Protocol):
+    """A table of a source: it says how the table is cut, and where its log stands."""
+
+    def estimate(self) -> int:
+        """Return about how many rows there are."""
+        ...
+
+    def pieces(self, rows: int) -> Iterator[Piece]:
+        """Cut the table into pieces of about `rows` rows."""
+        ...
+
+    def here(self) -> Any:
+        """Return a place of the log behind everything that any read has seen so far."""
+        ...
+
+    def has_passed(self, position: dict[str, Any], here: Any) -> bool:
+        """Tell whether a stored position of this source has everything up to `here`."""
+        ...
+
+    def condition(self, keys: Sequence[Row]) -> str:
+        """Return the condition for the rows of `keys`, as `cdc backfill --where` takes it."""
+        ...
