@@ -9,7 +9,7 @@ PIN     = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-v
           --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: env compile demo test lint bench bench-smoke readme storm storm-mariadb soak mutants size differential interchange lock clean help
+.PHONY: env compile demo test lint bench bench-smoke bench-verify readme storm storm-mariadb soak mutants size differential interchange lock clean help
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ bench: compile ## measure ours, Debezium and the servers' limit side by side (20
 
 bench-smoke: compile ## see that the bench runs: few rows, no peers
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/bench/run.py --smoke
+
+bench-verify: compile ## time cdc verify over ten million equal rows (5 GB of disk); ARGS="--rows 1000000"
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/bench/verify.py $(ARGS)
 
 readme: $(STAMP) ## keep what was measured, and write the README's sections that are made of it
 	@test ! -e build/bench.json || PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/bench/section.py build/bench.json

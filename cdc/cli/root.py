@@ -56,6 +56,9 @@ COMMANDS: dict[str, Listed] = {
     "tail": Listed("cdc.cli.tail:tail", _LOOK, "Print the records of a topic, decoded."),
     "schema": Listed("cdc.cli.schema:app", _LOOK, "Show the schemas of a topic, or compare them."),
     "map": Listed("cdc.cli.map:app", _LOOK, "Try what a mapping makes of records: before, after."),
+    "verify": Listed(
+        "cdc.cli.verify:verify", _LOOK, "Compare a sink's tables with the source, while both run."
+    ),
     "connectors": Listed(
         "cdc.cli.connectors:connectors", _LOOK, "List the connectors, or the options of one."
     ),
@@ -136,7 +139,8 @@ def _root(
     """Tailrace: change data capture into Kafka and out of it again, exactly once.
 
     Exit codes: 0 done · 1 a difference or data error · 2 wrong command line or pipeline file ·
-    3 stopped, an operator must decide · 4 something is away · 5 another worker owns it.
+    3 stopped, an operator must decide · 4 something is away · 5 another worker owns it ·
+    6 source and target differ (`cdc verify`).
     """
     if config is not None:
         os.environ["CDC_CONFIG"] = config
