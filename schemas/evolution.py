@@ -10,6 +10,7 @@ source alone knows (nullability, defaults) is reported and never breaks (R11).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ import msgspec
 from schemas.avro import key_type, table_schema
 from schemas.table import Column, TableSchema, Type
 
-__all__ = ["Difference", "avro_differences", "breaking", "differences"]
+__all__ = ["Difference", "avro_differences", "breaking", "differences", "widens"]
 
 AvroSchema = dict[str, Any]
 Kind = Literal["added", "dropped", "renamed", "retyped", "key", "nullability", "default"]
@@ -33,6 +34,7 @@ class Difference(msgspec.Struct, frozen=True):
     breaks: bool = False
 
 
+_LENGTH = re.compile(r"\((\d+)\)")
 _WIDER = {
     "int16": {"int32", "int64", "float32", "float64"},
     "int32": {"int64", "float64"},
@@ -80,6 +82,22 @@ def avro_differences(old: AvroSchema, new: AvroSchema) -> list[Difference]:
 def breaking(old: AvroSchema, new: AvroSchema) -> list[Difference]:
     """Return the differences of two Avro schemas that break BACKWARD readers."""
     return [difference for difference in avro_differences(old, new) if difference.breaks]
+
+
+def widens(old: Type, new: Type) -> bool:
+    """Tell whether every value of `old` is one of `new`, also by the length both may state."""
+    return not _loss(old, new) and not _shorter(old, new)
+
+
+def _shorter(old: Type, new: Type) -> bool:
+    """Tell whether a length or a number of digits shrank: varchar(20) after varchar(30)."""
+    was, now = _length(old), _length(new)
+    return _base(old) == _base(new) and now is not None and (was is None or now < was)
+
+
+def _length(kind: Type) -> int | None:
+    found = _LENGTH.search(kind.native)
+    return None if found is None else int(found[1])
 
 
 def _is_envelope(schema: AvroSchema) -> bool:

@@ -14,11 +14,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, SchemaRegistryError
+from confluent_kafka.schema_registry import (
+    RegisteredSchema,
+    Schema,
+    SchemaRegistryClient,
+    SchemaRegistryError,
+)
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -178,8 +184,18 @@ class Registry:
 
     def version(self, subject: str, version: int) -> AvroSchema | None:
         """Return one version of a subject, None when there is none."""
-        found = self._ask(lambda client: client.get_version(subject, version))
+        found = self._ask(partial(_version, subject, version))
         return None if found is None else _parsed(found.schema)
+
+    def history(self, topic: str, schema_id: int) -> list[tuple[int, AvroSchema]]:
+        """Return all versions of the schema a topic's value is written with, oldest first.
+
+        Each comes with its id. A schema that came back word for word is the version it was at
+        first.
+        """
+        name = self.subject(topic, self.get(schema_id))
+        found = [self._ask(partial(_version, name, number)) for number in self.versions(name)]
+        return [(v.schema_id or 0, _parsed(v.schema)) for v in found if v is not None]
 
     def close(self) -> None:
         """Close the connections; safe to call twice."""
@@ -272,6 +288,10 @@ class Registry:
             if not _is_transport(error):
                 raise
             raise _unreachable(error, self.config) from error
+
+
+def _version(name: str, number: int, client: SchemaRegistryClient) -> RegisteredSchema:
+    return client.get_version(name, number)
 
 
 def _parsed(schema: Schema) -> AvroSchema:

@@ -47,12 +47,17 @@ class TableSchema(msgspec.Struct, frozen=True):
 
     `key` names the columns of the record key in key order; empty means null keys.
     `attributes` is free text from the source that a sink may want (comment, owner, ...).
+    A sink fills the last two: `former` are columns as earlier versions had them, newest first,
+    where they differ, so that a target can tell what it was given from what is somebody else's;
+    `passing` names those that the newest version has no more, or not so.
     """
 
     table: TableId
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
     attributes: tuple[tuple[str, str], ...] = ()
+    former: tuple[Column, ...] = ()
+    passing: tuple[str, ...] = ()
 
     def column(self, name: str) -> Column:
         """Return the column called `name`. Raises `KeyError` when there is none."""

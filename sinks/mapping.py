@@ -35,6 +35,7 @@ from sinks.expression import Expression
 from sinks.fields import Cel, FieldEntry, FieldMap, MappedColumn, field_column
 from sinks.journal import FACTS, KEY, NOW, POSITION, VERSION, row_key
 from sinks.lookup import Lookup
+from sinks.policy import ALONE, Lineage
 from sinks.rules import OnInvalid, Rule, Rules
 
 __all__ = [
@@ -216,8 +217,13 @@ class MappedTable(msgspec.Struct, frozen=True):
         return bool(source.key) and plain.issuperset(source.key)
 
     @classmethod
-    def bind(cls, source: TableSchema, topic: str, table: TableMap) -> MappedTable:
-        """Bind `table` to `source`. Raises `errors.ConfigError` for a column that is not there."""
+    def bind(
+        cls, source: TableSchema, topic: str, table: TableMap, lineage: Lineage = ALONE
+    ) -> MappedTable:
+        """Bind `table` to `source`; `lineage` are its other versions.
+
+        Raises `errors.ConfigError` for a column that is not there.
+        """
         columns = (*_columns(source, topic, table), *_added(table))
         if table.way in _APART:
             columns = tuple(_may_be_null(mapped) for mapped in columns)
@@ -227,6 +233,7 @@ class MappedTable(msgspec.Struct, frozen=True):
             _key(source, columns, topic, table),
             (*source.attributes, *row_key(source.key, _unchanged(columns), table.way)),
         )
+        schema = lineage.told(schema, lambda version: _bound(version, topic, table), table.mode)
         where = _filter(source, topic, table, keyed=bool(schema.key))
         if (table.soft_delete or table.mode == "history") and not source.key and not table.key:
             raise ConfigError(
@@ -238,6 +245,14 @@ class MappedTable(msgspec.Struct, frozen=True):
             rules = Rules(table.rules, table.on_invalid, schema, f"tables.{topic}.rules")
         rekeyed = bool(table.key)
         return cls(schema, columns, rekeyed, source, where, rules, table.way, table.soft_delete)
+
+
+def _bound(version: TableSchema, topic: str, table: TableMap) -> TableSchema | None:
+    """Return another version as the target has it; None where the mapping does not fit."""
+    try:
+        return MappedTable.bind(version, topic, table).schema
+    except ConfigError:
+        return None
 
 
 def _added(table: TableMap) -> Sequence[MappedColumn]:

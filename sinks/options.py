@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from sinks.mapping import Tables
+from sinks.policy import SchemaChanges
 
-__all__ = ["BUFFER_BYTES", "BufferBytes", "Policy", "Topics"]
+__all__ = ["BUFFER_BYTES", "BufferBytes", "Changes", "Topics"]
 
 BUFFER_BYTES = 20 * 1024 * 1024
 
@@ -16,8 +17,11 @@ Topics = Annotated[
     Tables,
     Field(description="Topics to take: a list of globs, or glob → mapping; `!glob` leaves out"),
 ]
-Policy = Annotated[
-    Literal["create+add", "strict"],
-    Field(description="Make missing tables and columns, or stop at them"),
+Changes = Annotated[
+    SchemaChanges,
+    Field(
+        default_factory=SchemaChanges,
+        description="What becomes of a table whose schema changes: a preset, or a block of rules",
+    ),
 ]
 BufferBytes = Annotated[int, Field(ge=1024, description="Bytes held in memory before a cut")]

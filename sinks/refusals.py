@@ -31,17 +31,17 @@ def dropped(table: TableId) -> SchemaIncompatible:
 
 
 def forbidden(statements: Sequence[str]) -> SchemaIncompatible:
-    """Return the error for a table that would need `statements`, under `policy: strict`."""
+    """Return the error for a table that would need `statements`, which the rules forbid."""
     return SchemaIncompatible(
-        "the target lacks a table or a column, and `policy: strict` forbids to make it",
+        "the target lacks a table, and `schema_changes` says stop (create)",
         hint=";\n".join(statements) + ";",
     )
 
 
 def unwanted(name: str) -> Finding:
-    """Return what `cdc check` finds of a table that is missing, under `policy: strict`."""
-    repair = "Make the table, or set `policy: create+add`."
-    return Finding("fail", name, "is missing, and `policy: strict` makes none", repair)
+    """Return what `cdc check` finds of a table that is missing, where the rules make none."""
+    repair = "Make the table, or set `schema_changes: {create: apply}`."
+    return Finding("fail", name, "is missing, and `schema_changes` makes none", repair)
 
 
 def unmatched(table: TableId, rows: int) -> DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from confluent_kafka import Message
@@ -15,6 +16,7 @@ from sinks.debezium_record import is_debezium
 from sinks.decode import Decoder, Event, poison
 from sinks.lines import Read, line_reader
 from sinks.mapping import MappedTable, Selection, TableMap
+from sinks.policy import ALONE, Lineage
 from sinks.rules import Tally
 from sinks.screen import Screen
 
@@ -26,6 +28,10 @@ class Schemas(Protocol):
 
     def get(self, schema_id: int) -> dict[str, Any]:
         """Return the schema of an id. Raises `errors.DataError` when there is none."""
+        ...
+
+    def history(self, topic: str, schema_id: int) -> Sequence[tuple[int, dict[str, Any]]]:
+        """Return all versions of a topic's value schema with their ids, oldest first."""
         ...
 
 
@@ -129,7 +135,8 @@ class Routes:
         if table.format == "debezium" or (table.format == "auto" and theirs):
             read: Read = self._debezium_of(topic).read
         else:
-            bound = self.bind(table_schema(envelope), topic, table)
+            lineage = _lineage(self._schemas.history(topic, identity), identity)
+            bound = self.bind(table_schema(envelope), topic, table, lineage)
             if key is not None:
                 self._ours.add((topic, key[:5]))
             decoder = Decoder(envelope, bound, self.tally)
@@ -139,12 +146,20 @@ class Routes:
         self._readers[topic, value[:5]] = read
         return read
 
-    def bind(self, source: TableSchema, topic: str, table: TableMap) -> MappedTable:
+    def bind(
+        self,
+        source: TableSchema,
+        topic: str,
+        table: TableMap,
+        lineage: Lineage = ALONE,
+    ) -> MappedTable:
         """Return `table` bound to `source`; the target prepares it before the next cut.
+
+        `lineage` are the other versions of `source`, where they are known.
 
         Raises `errors.ConfigError` for a mapping that does not fit.
         """
-        bound = MappedTable.bind(source, topic, table)
+        bound = MappedTable.bind(source, topic, table, lineage)
         if self._sharing.writers(topic) > 1 and not bound.keeps_apart(source):
             raise ConfigError(
                 f"tables.{topic}.key: several workers would write rows of one target key, since "
@@ -161,6 +176,22 @@ class Routes:
     def has_begun(self, topic: str) -> bool:
         """Tell whether the target has a cursor of `topic` from an earlier life."""
         return topic in self.begun
+
+
+def _lineage(versions: Iterable[tuple[int, dict[str, Any]]], identity: int) -> Lineage:
+    """Return the versions around that of `identity`, as far as they are tables of ours."""
+    ours = [(n, envelope) for n, envelope in versions if _is_table(envelope)]
+    numbers = [n for n, _ in ours]
+    if identity not in numbers:
+        return ALONE
+    place = numbers.index(identity)
+    tables = [table_schema(envelope) for _, envelope in ours]
+    return Lineage(tables[:place][::-1], tables[-1])
+
+
+def _is_table(envelope: dict[str, Any]) -> bool:
+    names = {field["name"] for field in envelope.get("fields", ())}
+    return "before" in names and not is_debezium(envelope)
 
 
 def _unreadable(error: Exception) -> DataError:

@@ -15,17 +15,20 @@ import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 
+import duckdb
 import msgspec
 
 from cdc.errors import PreflightFailed, SchemaIncompatible
 from schemas.table import Column, TableId, TableSchema
 from sinks.duckdb.files import Connection, quoted
 from sinks.duckdb.values import TEXT, Form, form_of
+from sinks.policy import Change, Declared, SchemaChanges, changes, plan, stopped
 from sinks.refusals import dropped, forbidden
 
 __all__ = [
     "Existing",
     "ExistingColumn",
+    "drops",
     "ensure",
     "read",
     "refuse_shared",
@@ -47,7 +50,7 @@ WHERE database_name = current_database() AND lower(schema_name) = lower(?)
   AND lower(view_name) = lower(?)
 """
 _COLUMNS = """
-SELECT column_name, data_type, is_generated FROM duckdb_columns()
+SELECT column_name, data_type, is_generated, NOT is_nullable FROM duckdb_columns()
 WHERE database_name = current_database() AND schema_name = ? AND table_name = ?
 """
 _FOREIGN_KEYS = """
@@ -59,6 +62,10 @@ _COLLATED = re.compile(r"\bCOLLATE\b", re.IGNORECASE)
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 
 _INTEGERS = ("SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+_SPELLED = {"TIMESTAMPTZ": ("TIMESTAMP WITH TIME ZONE",)}
+"""Our type → what DuckDB calls it."""
+_IMPOSSIBLE = (duckdb.ConversionException, duckdb.CatalogException, duckdb.DependencyException)
+"""What an ALTER gets for values that do not convert, and for what stands in its way."""
 _KEPT: Mapping[str, Sequence[str]] = {
     "SMALLINT": _INTEGERS,
     "INTEGER": _INTEGERS,
@@ -75,6 +82,7 @@ class ExistingColumn(msgspec.Struct, frozen=True):
     name: str
     type: str
     generated: bool
+    required: bool
 
 
 class Existing(msgspec.Struct, frozen=True):
@@ -88,9 +96,13 @@ class Existing(msgspec.Struct, frozen=True):
         return self.columns.get(_folded(name))
 
     def makes(self, name: str) -> bool:
-        """Tell whether the table computes that column itself."""
+        """Tell whether the table computes that column itself, or does not have it."""
         column = self.column(name)
-        return column is not None and column.generated
+        return column is None or column.generated
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is such a column."""
+        return self.column(name) is not None
 
     def others(self, schema: TableSchema) -> list[str]:
         """Return the columns that are the user's own and hold values."""
@@ -177,25 +189,30 @@ def _refuse_unfit(
         )
 
 
-def ensure(connection: Connection, schema: TableSchema, *, change: bool) -> Existing:
-    """Return the table, made or completed where `change` allows it.
+def ensure(connection: Connection, schema: TableSchema, rules: SchemaChanges) -> Existing:
+    """Return the table, made or changed as `rules` say.
 
-    Raises `errors.SchemaIncompatible` with the statements that are missing where it does not, and
-    for names or types that would lose something.
+    Raises `errors.SchemaIncompatible` with the statements that are missing where they say stop,
+    and for names or types that would lose something.
     """
     _refuse_names(schema)
     existing = read(connection, schema.table)
-    statements = _statements(_named(connection, _place(schema.table)), schema, existing)
-    if statements and not change:
-        raise forbidden(statements)
-    for statement in statements:
-        connection.execute(statement)
-    if statements:
-        existing = read(connection, schema.table)
+    if existing is None:
+        statements = _creation(_named(connection, _place(schema.table)), schema)
+        if not rules.creates:
+            raise forbidden(statements)
+        _run(connection, statements)
+    else:
+        asked = plan(_changes(schema, existing), rules)
+        if asked.stop:
+            raise stopped(schema, asked.stop, _alterations(existing, asked.stop))
+        _run(connection, _alterations(existing, asked.first))
+    existing = read(connection, schema.table)
     if existing is None:
         raise dropped(schema.table)
     for column in schema.columns:
-        _refuse_unlike(column, existing)
+        if column.name not in schema.passing:
+            _refuse_unlike(column, existing)
     if not schema.key and existing.column("rowid") is not None:
         raise PreflightFailed(
             f"{existing.quoted} has no key, and a column `rowid` that hides DuckDB's own: a "
@@ -203,6 +220,54 @@ def ensure(connection: Connection, schema: TableSchema, *, change: bool) -> Exis
             hint="Give that column another name in the mapping (`fields:`).",
         )
     return existing
+
+
+def drops(connection: Connection, schema: TableSchema, rules: SchemaChanges) -> Existing | None:
+    """Drop the columns that `rules` drop for `schema`; return the table if there were any."""
+    existing = read(connection, schema.table) if schema.former else None
+    behind = [] if existing is None else plan(_changes(schema, existing), rules).behind
+    if existing is None or not behind:
+        return None
+    _run(connection, _alterations(existing, behind))
+    return read(connection, schema.table)
+
+
+def _run(connection: Connection, statements: Sequence[str]) -> None:
+    for statement in statements:
+        try:
+            connection.execute(statement)
+        except _IMPOSSIBLE as error:
+            raise SchemaIncompatible(
+                f"DuckDB cannot change the table: {str(error).partition(chr(10))[0]}",
+                hint=f"Make way for it, or do it by hand: {statement};",
+            ) from error
+
+
+def _changes(schema: TableSchema, existing: Existing) -> list[Change]:
+    def declares(there: Declared, column: Column) -> bool:
+        storage = form_of(column.type).storage
+        return there.type in (storage, *_SPELLED.get(storage, ()))
+
+    return changes(schema, existing.column, declares)
+
+
+def _alterations(existing: Existing, asked: Iterable[Change]) -> list[str]:
+    """Return the statements that make `asked`: DuckDB takes one change at a time."""
+    clauses = [_clause(change) for change in asked]
+    return [f"ALTER TABLE {existing.quoted} {clause}" for clause in clauses if clause]
+
+
+def _clause(change: Change) -> str:
+    name = quoted(change.there)
+    if change.kind == "drop":
+        return f"DROP COLUMN {name}"
+    if change.kind == "nullability":
+        return f"ALTER COLUMN {name} DROP NOT NULL"
+    if change.now is None or change.kind == "rename":
+        return ""
+    if change.kind == "add":
+        return f"ADD COLUMN {_column(change.now)}"
+    return f"ALTER COLUMN {name} TYPE {form_of(change.now.type).storage}"
 
 
 def _refuse_names(schema: TableSchema) -> None:
@@ -248,11 +313,8 @@ def _keeps(wanted: str, declared: str) -> bool:
     return declared in _KEPT.get(wanted, (wanted,))
 
 
-def _statements(name: str, schema: TableSchema, existing: Existing | None) -> list[str]:
-    """Return what makes the table, or the columns it lacks."""
-    if existing is not None:
-        lacking = [c for c in schema.columns if existing.column(c.name) is None]
-        return [f"ALTER TABLE {name} ADD COLUMN {_column(column)}" for column in lacking]
+def _creation(name: str, schema: TableSchema) -> list[str]:
+    """Return what makes the table."""
     columns = [
         f"{_column(c)} NOT NULL" if c.name in schema.key else _column(c) for c in schema.columns
     ]

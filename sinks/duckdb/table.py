@@ -66,11 +66,16 @@ class Table:
             for n, (column, form) in enumerate(zip(schema.columns, forms, strict=True))
         ]
         self._old_key = [msgspec.structs.replace(self._fields[n], name=f"k{n}") for n in self._key]
+        self._there = {n for n, c in enumerate(schema.columns) if existing.has(c.name)}
         self._places = [n for n, c in enumerate(schema.columns) if not existing.makes(c.name)]
         self._others = [quoted(name) for name in existing.others(schema)] if self._key else []
         self._rows = Staging(f"tailrace_rows_{number}", self._fields)
         self._gone = Staging(f"tailrace_gone_{number}", self._old_key or self._fields)
         self._lacking: dict[tuple[str, Absent], Staging] = {}
+
+    def is_of(self, existing: Existing) -> bool:
+        """Tell whether this is the table `existing` describes."""
+        return self._name == existing.quoted
 
     # Staging
 
@@ -150,7 +155,7 @@ class Table:
         staging = self._lacking[kind, absent]
         whole = f"{staging.name}_whole"
         values = [
-            f"t.{name} AS c{n}" if n in absent else f"s.c{n}"
+            f"t.{name} AS c{n}" if n in absent and n in self._there else f"s.c{n}"
             for n, name in enumerate(self._columns)
         ]
         made = connection.execute(

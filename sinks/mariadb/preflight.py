@@ -9,7 +9,8 @@ from cdc.connections.mariadb import Connection, fetch, quoted
 from cdc.connector import Finding
 from cdc.errors import CdcError
 from schemas.table import TableId
-from sinks.mariadb.catalog import Catalog, Existing, place_of
+from sinks.mariadb.catalog import Catalog, place_of
+from sinks.mariadb.existing import Existing
 from sinks.refusals import unwanted
 
 __all__ = ["findings", "unfit"]

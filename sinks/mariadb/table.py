@@ -29,7 +29,7 @@ from cdc.connections.mariadb import Connection, quoted
 from cdc.errors import DataError
 from schemas.change import ABSENT, Cell
 from schemas.table import TableSchema
-from sinks.mariadb.catalog import Existing
+from sinks.mariadb.existing import Existing
 from sinks.mariadb.forms import FORMS, NULL, Literal, literal
 from sinks.mariadb.refused import is_of_a_value, refused_rows
 from sinks.refusals import unmatched, unmoved
@@ -63,7 +63,8 @@ class Table:
         self._columns = [quoted(column.name) for column in schema.columns]
         self._key = schema.key_indexes()
         found = [existing.column(column.name) for column in schema.columns]
-        self._fixed = {n for n, there in enumerate(found) if there is not None and there.generated}
+        self._there = {n for n, there in enumerate(found) if there is not None}
+        self._fixed = {n for n, there in enumerate(found) if there is None or there.generated}
         self._writable = [n for n in range(len(self._columns)) if n not in self._fixed]
         self._settable = [n for n in self._writable if n not in self._key]
         self._is_direct = not self._key or existing.is_unique_only_by(schema.key)
@@ -71,6 +72,11 @@ class Table:
         slots = [b"%s" if n in self._special else b"'%s'" for n in range(len(self._columns))]
         self._template = b"(" + b",".join(slots) + b")"
         self._staged = False
+
+    def fits(self, existing: Existing) -> bool:
+        """Tell whether what was made for the table as it was goes for it as it is."""
+        names = [column.name for column in self.schema.columns]
+        return all(self.existing.column(name) == existing.column(name) for name in names)
 
     def create(self, connection: Connection) -> None:
         """Make the staging table; it lives as long as the connection."""
@@ -98,7 +104,7 @@ class Table:
         places = [f"o{n}" for n in self._key] + [f"c{n}" for n in range(len(self._columns))]
         for kind, (absent, rows) in enumerate(patterns.items(), _FIRST_PATTERN):
             self._put(connection, kind, places, rows)
-            fetched = [f"s.c{n} = t.{self._columns[n]}" for n in absent]
+            fetched = [f"s.c{n} = t.{self._columns[n]}" for n in absent if n in self._there]
             found = connection.query(
                 f"UPDATE {self._join('o')} SET {', '.join([*fetched, f's.kind = {_WHOLE}'])} "
                 f"WHERE s.kind = {kind}"

@@ -1,5 +1,8 @@
 """Which tables and columns the target has, and how missing ones are made.
 
+What is asked of a table is decided in `sinks.policy`; here are its statements. Those of one version
+are one ALTER TABLE, which PostgreSQL carries out whole or not at all.
+
 A column that travels as "postgres numeric(12,2)" is made as exactly that where the target knows
 the type; `to_regtype` decides, with the server's own parser, so that a type's name out of a
 schema can never be anything but a type's name. Otherwise the logical type names the nearest one.
@@ -8,7 +11,7 @@ schema can never be anything but a type's name. Otherwise the logical type names
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
 import psycopg
@@ -17,6 +20,7 @@ from psycopg import sql
 from cdc.connections.postgres import qualified
 from cdc.errors import PreflightFailed, SchemaIncompatible
 from schemas.table import Column, TableId, TableSchema, Type
+from sinks.policy import Change, Declared, SchemaChanges, changes, plan, stopped
 from sinks.refusals import dropped, forbidden
 
 __all__ = ["Catalog", "Existing", "ExistingColumn"]
@@ -44,7 +48,7 @@ _COLUMNS = """
 SELECT a.attname::text,
        CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod)
             ELSE format_type(a.atttypid, a.atttypmod) END,
-       a.attgenerated <> '', a.attidentity = 'a'
+       a.attgenerated <> '', a.attidentity = 'a', a.attnotnull
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
@@ -74,6 +78,15 @@ _MADE_MEANWHILE = (
     psycopg.errors.DuplicateColumn,
 )
 """What two workers that make the same with IF NOT EXISTS get when they race in the catalogue."""
+_IMPOSSIBLE = (
+    psycopg.DataError,
+    psycopg.NotSupportedError,
+    psycopg.ProgrammingError,
+    psycopg.errors.DependentObjectsStillExist,
+)
+"""What an ALTER gets for values that do not convert, and for views and the like in its way."""
+_ROUNDING = ("numeric", "real", "double", "date", "time", "timestamp", "interval")
+"""Types that take what does not fit them by rounding or cutting it, without a word."""
 _RELATION = """
 SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'f')
@@ -81,12 +94,13 @@ WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'f')
 
 
 class ExistingColumn(msgspec.Struct, frozen=True):
-    """A column as the target has it; `type` is a domain's base type."""
+    """A column as the target has it; `type` is a domain's base type, `required` is NOT NULL."""
 
     name: str
     type: str
     generated: bool
     identity_always: bool
+    required: bool
 
 
 class Existing(msgspec.Struct, frozen=True):
@@ -96,6 +110,11 @@ class Existing(msgspec.Struct, frozen=True):
     table: TableId
     columns: Mapping[str, ExistingColumn]
     unique: Sequence[frozenset[str]]
+
+    def type_of(self, name: str) -> str:
+        """Return the type a value of a column is staged with, also of one that is not there."""
+        there = self.columns.get(name)
+        return "text" if there is None else there.type
 
 
 class Catalog:
@@ -118,19 +137,25 @@ class Catalog:
             [frozenset(row[0]) for row in unique],
         )
 
-    def ensure(self, schema: TableSchema, *, change: bool) -> Existing:
-        """Return the table, made or completed where `change` allows it.
+    def ensure(self, schema: TableSchema, rules: SchemaChanges) -> Existing:
+        """Return the table, made or changed as `rules` say.
 
-        Raises `errors.SchemaIncompatible` with the statement that is missing where it does not,
+        Raises `errors.SchemaIncompatible` with the statement that is missing where they say stop,
         `errors.PreflightFailed` when no unique index carries the key.
         """
         existing = self.read(schema.table)
         if existing is None:
-            self._change(self._create(schema), change=change)
+            statements = self._create(schema)
+            if not rules.creates:
+                raise forbidden([self._text(statement) for statement in statements])
+            self._run(statements)
             existing = self._again(schema.table)
-        missing = [c for c in schema.columns if c.name not in existing.columns]
-        if missing:
-            self._change([self._add(schema.table, missing)], change=change)
+        asked = plan(self._changes(schema, existing), rules)
+        if asked.stop:
+            raise stopped(schema, asked.stop, self._texts(schema.table, asked.stop))
+        _refuse_rounding(existing, asked.left)
+        if asked.first:
+            self._run(self._alter(schema.table, asked.first))
             existing = self._again(schema.table)
         self._refuse_unlike(schema, existing)
         if schema.key and frozenset(schema.key) not in existing.unique:
@@ -140,10 +165,26 @@ class Catalog:
             )
         return existing
 
+    def drops(self, schema: TableSchema, rules: SchemaChanges) -> Existing | None:
+        """Drop the columns that `rules` drop for `schema`; return the table if there were any."""
+        if not schema.former:
+            return None
+        behind = plan(self._changes(schema, self._again(schema.table)), rules).behind
+        self._run(self._alter(schema.table, behind))
+        return self._again(schema.table) if behind else None
+
+    def _changes(self, schema: TableSchema, existing: Existing) -> list[Change]:
+        def declares(there: Declared, column: Column) -> bool:
+            return there.type == self._type(column.type)
+
+        return changes(schema, existing.columns.get, declares)
+
     def _refuse_unlike(self, schema: TableSchema, existing: Existing) -> None:
         """Stop where a column can take no value: each row would become a dead letter."""
         pairs = {
-            c.name: (self._type(c.type), existing.columns[c.name].type) for c in schema.columns
+            c.name: (self._type(c.type), existing.columns[c.name].type)
+            for c in schema.columns
+            if c.name in existing.columns and c.name not in schema.passing
         }
         names = list({name for pair in pairs.values() for name in pair})
         found = dict(self._connection.execute(_CATEGORIES, (names,)).fetchall())
@@ -170,9 +211,7 @@ class Catalog:
             raise dropped(table)
         return existing
 
-    def _change(self, statements: Sequence[sql.Composed], *, change: bool) -> None:
-        if not change:
-            raise forbidden([self._text(statement) for statement in statements])
+    def _run(self, statements: Iterable[sql.Composed]) -> None:
         for statement in statements:
             try:
                 with self._connection.transaction():
@@ -184,6 +223,14 @@ class Catalog:
                     f"the target's role may not make what is missing: {error}",
                     hint=f"Grant it, or run as the owner: {self._text(statement)};",
                 ) from error
+            except _IMPOSSIBLE as error:
+                raise SchemaIncompatible(
+                    f"the target's table cannot be changed: {error}",
+                    hint=f"Make way for it, or do it by hand: {self._text(statement)};",
+                ) from error
+
+    def _texts(self, table: TableId, asked: Sequence[Change]) -> list[str]:
+        return [self._text(statement) for statement in self._alter(table, asked)]
 
     def _text(self, statement: sql.Composable) -> str:
         return statement.as_string(self._connection)
@@ -205,9 +252,28 @@ class Catalog:
         query = "SELECT 1 FROM pg_namespace WHERE nspname = %s"
         return self._connection.execute(query, (name,)).fetchone() is not None
 
-    def _add(self, table: TableId, columns: Sequence[Column]) -> sql.Composed:
-        parts = [sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(self._column(c)) for c in columns]
-        return sql.SQL("ALTER TABLE {} {}").format(qualified(table), sql.SQL(", ").join(parts))
+    def _alter(self, table: TableId, asked: Sequence[Change]) -> list[sql.Composed]:
+        """Return the one statement that makes `asked`, or none."""
+        parts = [clause for change in asked if (clause := self._clause(change)) is not None]
+        if not parts:
+            return []
+        return [sql.SQL("ALTER TABLE {} {}").format(qualified(table), sql.SQL(", ").join(parts))]
+
+    def _clause(self, change: Change) -> sql.Composed | None:
+        name = sql.Identifier(change.there)
+        if change.kind == "drop":
+            return sql.SQL("DROP COLUMN IF EXISTS {}").format(name)
+        if change.kind == "nullability":
+            return sql.SQL("ALTER COLUMN {} DROP NOT NULL").format(name)
+        if change.now is None or change.kind == "rename":
+            return None
+        if change.kind == "add":
+            return sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(self._column(change.now))
+        kind = sql.SQL(self._type(change.now.type))
+        # By way of its text any value has a chance, while a cast that fits may spare the rewrite.
+        way: LiteralString = "" if change.kind == "widen" else " USING {}::text::{}"
+        using = sql.SQL(way).format(name, kind) if way else sql.Composed([])
+        return sql.SQL("ALTER COLUMN {} TYPE {}{}").format(name, kind, using)
 
     def _index(self, schema: TableSchema) -> sql.Composed:
         key = sql.SQL(", ").join(map(sql.Identifier, schema.key))
@@ -235,3 +301,14 @@ class Catalog:
         except (psycopg.errors.SyntaxError, psycopg.errors.InvalidName):
             return False  # before PostgreSQL 16 a name that cannot be parsed is an error
         return found is not None and found[0] is not None
+
+
+def _refuse_rounding(existing: Existing, left: Iterable[Change]) -> None:
+    """Stop where a type that was left as it is would change values instead of refusing them."""
+    for change in left:
+        there = existing.columns.get(change.there)
+        if change.kind in ("widen", "retype") and there and there.type.startswith(_ROUNDING):
+            raise SchemaIncompatible(
+                f"{existing.table}: {change.sentence}; left as it is, it would round or cut values",
+                hint=f"`schema_changes: {{{change.kind}: apply}}`, or cast it in the mapping.",
+            )

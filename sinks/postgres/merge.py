@@ -70,6 +70,12 @@ class StagedTable:
         self._bytes = 0
         self._refused: dict[Key, tuple[int, Cell]] = {}
 
+    def fits(self, existing: Existing) -> bool:
+        """Tell whether what was made for the table as it was goes for it as it is."""
+        names = [column.name for column in self.schema.columns]
+        before, after = self.existing.columns, existing.columns
+        return all(before.get(name) == after.get(name) for name in names)
+
     def create(self, connection: Connection) -> None:
         """Make the staging table; it lives as long as the session."""
         connection.execute(self._statements.create_stage())
@@ -130,7 +136,7 @@ class StagedTable:
         columns = [self.schema.columns[column].name for column, _ in self._refused.values()]
         cells = [cell for _, cell in self._refused.values()]
         values = [cell.decode() if isinstance(cell, bytes) else "" for cell in cells]
-        types = [self.existing.columns[name].type for name in columns]
+        types = [self.existing.type_of(name) for name in columns]
         said = reasons(connection, values, types) if values else []
         if None in said:
             raise self._unnamed()

@@ -83,9 +83,7 @@ class Moves:
 
     def _create(self) -> sql.Composed:
         # The types' names come from format_type of the target itself.
-        types = [
-            sql.SQL(self._existing.columns[column.name].type) for column in self._schema.columns
-        ]
+        types = [sql.SQL(self._existing.type_of(column.name)) for column in self._schema.columns]
         cells = [sql.SQL("{} {}").format(_c(n), kind) for n, kind in enumerate(types)]
         old = [sql.SQL("{} {}").format(_o(n), types[n]) for n in self._key]
         return sql.SQL(
@@ -95,8 +93,9 @@ class Moves:
 
     def _fill(self, step: int, absent: _Absent) -> sql.Composed:
         names = [sql.Identifier(column.name) for column in self._schema.columns]
+        kept = [n for n in absent if self._schema.columns[n].name in self._existing.columns]
         values = [
-            sql.SQL("t.{}").format(name) if n in absent else sql.SQL("m.{}").format(_c(n))
+            sql.SQL("t.{}").format(name) if n in kept else sql.SQL("m.{}").format(_c(n))
             for n, name in enumerate(names)
         ]
         same = [sql.SQL("t.{} = m.{}").format(names[n], _o(n)) for n in self._key]

@@ -41,8 +41,9 @@ class Statements:
 
     def __init__(self, number: int, schema: TableSchema, existing: Existing) -> None:
         self._number = number
-        self._existing = existing.columns
+        self._existing = existing
         self._columns = [column.name for column in schema.columns]
+        self._there = [n for n, name in enumerate(self._columns) if name in existing.columns]
         self._names = [sql.Identifier(name) for name in self._columns]
         self._key = schema.key_indexes()
         self._stage = sql.Identifier("pg_temp", f"stage_{number}")
@@ -52,7 +53,7 @@ class Statements:
         """Return the statement that makes the staging table for the session."""
         columns = [
             # The type's name comes from format_type of the target itself.
-            sql.SQL("{} {}").format(_c(n), sql.SQL(self._existing[name].type))
+            sql.SQL("{} {}").format(_c(n), sql.SQL(self._existing.type_of(name)))
             for n, name in enumerate(self._columns)
         ]
         return sql.SQL(
@@ -76,8 +77,9 @@ class Statements:
 
     def insert(self, step: int) -> sql.Composed:
         """Return the merge of whole rows: insert, or update where the key is there."""
-        places = [n for n, name in enumerate(self._columns) if not self._existing[name].generated]
-        always = any(self._existing[name].identity_always for name in self._columns)
+        columns = {n: self._existing.columns[self._columns[n]] for n in self._there}
+        places = [n for n, column in columns.items() if not column.generated]
+        always = any(column.identity_always for column in columns.values())
         overriding = sql.SQL("OVERRIDING SYSTEM VALUE " if always else "")
         return sql.SQL("INSERT INTO {} ({}) {}SELECT {} FROM {} WHERE {}{}").format(
             self._target,
@@ -117,13 +119,13 @@ class Statements:
         )
         have = rows.format(
             id=sql.Identifier("ctid"),
-            cells=_comma(self._names),
+            cells=_comma([self._names[n] for n in self._there]),
             table=self._target,
             which=sql.SQL("true"),
         )
         gone = rows.format(
             id=sql.SQL("0"),
-            cells=_comma([_c(n) for n in range(len(self._names))]),
+            cells=_comma([_c(n) for n in self._there]),
             table=self._stage,
             which=_which(step, DELETE),
         )
@@ -133,9 +135,9 @@ class Statements:
         ).format(self._target, have, gone)
 
     def _settable(self) -> list[int]:
-        fixed = {n for n, c in self._existing.items() if c.generated or c.identity_always}
-        every = enumerate(self._columns)
-        return [n for n, name in every if n not in self._key and name not in fixed]
+        columns = {n: self._existing.columns[self._columns[n]] for n in self._there}
+        fixed = {n for n, c in columns.items() if c.generated or c.identity_always}
+        return [n for n in self._there if n not in self._key and n not in fixed]
 
     def _on_conflict(self) -> sql.Composed:
         if not self._key:

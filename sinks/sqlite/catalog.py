@@ -10,12 +10,14 @@ from __future__ import annotations
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from sqlite3 import Connection
+from sqlite3 import SQLITE_ERROR, Connection, OperationalError
 
 import msgspec
+from msgspec import structs
 
 from cdc.errors import PreflightFailed, SchemaIncompatible
 from schemas.table import Column, TableId, TableSchema
+from sinks.policy import Change, Declared, Plan, SchemaChanges, changes, plan, stopped
 from sinks.refusals import dropped, forbidden
 from sinks.sqlite.files import quoted, writing
 from sinks.sqlite.values import storage
@@ -30,7 +32,10 @@ _TABLE = """
 SELECT type, name, sql FROM sqlite_master
 WHERE name = ? COLLATE NOCASE AND type IN ('table', 'view')
 """
-_COLUMNS = "SELECT name, type, hidden IN (2, 3) FROM pragma_table_xinfo(?) WHERE hidden <> 1"
+_COLUMNS = """
+SELECT name, type, hidden IN (2, 3), "notnull" AND NOT pk
+FROM pragma_table_xinfo(?) WHERE hidden <> 1
+"""
 _PRIMARY = "SELECT name FROM pragma_table_info(?) WHERE pk > 0"
 _UNIQUE = 'SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT partial'
 _INDEXED = 'SELECT name, coll FROM pragma_index_xinfo(?) WHERE "key"'
@@ -59,6 +64,7 @@ class ExistingColumn(msgspec.Struct, frozen=True):
     name: str
     type: str
     generated: bool
+    required: bool
 
 
 class Existing(msgspec.Struct, frozen=True):
@@ -140,18 +146,20 @@ class Catalog:
                 out.remove(_folded(columns))
         return out
 
-    def ensure(self, schema: TableSchema, *, change: bool) -> Existing:
-        """Return the table, made or completed where `change` allows it.
+    def ensure(self, schema: TableSchema, rules: SchemaChanges) -> Existing:
+        """Return the table, made or changed as `rules` say.
 
-        Raises `errors.SchemaIncompatible` with the statement that is missing where it does not,
-        `errors.PreflightFailed` when no unique index carries the key.
+        Raises `errors.SchemaIncompatible` with the statement that is missing where they say stop,
+        and for what SQLite cannot change; `errors.PreflightFailed` when no unique index carries
+        the key.
         """
         _refuse_names(schema)
         existing = self.read(schema.table)
-        if existing is None or _statements(schema, existing):
-            existing = self._complete(schema, change=change)
+        if existing is None or _asked(schema, existing, rules).first:
+            existing = self._complete(schema, rules)
         for column in schema.columns:
-            _refuse_unlike(column, existing)
+            if column.name not in schema.passing:
+                _refuse_unlike(column, existing)
         if schema.key and _folded((name,) for name in schema.key) not in existing.unique:
             raise PreflightFailed(
                 f"no unique index of {existing.name} covers exactly {', '.join(schema.key)}, "
@@ -160,20 +168,69 @@ class Catalog:
             )
         return existing
 
-    def _complete(self, schema: TableSchema, *, change: bool) -> Existing:
+    def drops(self, schema: TableSchema, rules: SchemaChanges) -> Existing | None:
+        """Drop the columns that `rules` drop for `schema`; return the table if there were any."""
+        existing = self.read(schema.table) if schema.former else None
+        behind = [] if existing is None else _asked(schema, existing, rules).behind
+        if not behind:
+            return None
+        try:
+            with writing(self._connection):
+                for change in behind:
+                    self._connection.execute(_statement(schema, change))
+        except OperationalError as error:
+            if error.sqlite_errorcode != SQLITE_ERROR:
+                raise
+            raise SchemaIncompatible(
+                f"SQLite cannot drop a column of {schema.table}: {error}",
+                hint="Drop the index, view or trigger that names it, or set "
+                "`schema_changes: {drop: ignore}`.",
+            ) from error
+        return self.read(schema.table)
+
+    def _complete(self, schema: TableSchema, rules: SchemaChanges) -> Existing:
         # Inside a batch the write lock is ours already.
         within = self._connection.in_transaction
         with nullcontext() if within else writing(self._connection):
             # Looked at again under the lock: another sink may have made the same.
-            statements = _statements(schema, self.read(schema.table))
-            if statements and not change:
-                raise forbidden(statements)
-            for statement in statements:
-                self._connection.execute(statement)
+            existing = self.read(schema.table)
+            if existing is None:
+                if not rules.creates:
+                    raise forbidden([_creation(schema)])
+                self._connection.execute(_creation(schema))
+            else:
+                for change in _asked(schema, existing, rules).first:
+                    self._connection.execute(_statement(schema, change))
             existing = self.read(schema.table)
         if existing is None:
             raise dropped(schema.table)
         return existing
+
+
+def _asked(schema: TableSchema, existing: Existing, rules: SchemaChanges) -> Plan:
+    """Return what the rules make of the changes, as far as SQLite can make any.
+
+    A type is never changed: what the column that is there would not keep stops the sink anyway.
+    """
+
+    def declares(there: Declared, column: Column) -> bool:
+        return there.type.upper() == storage(column.type)
+
+    asked = plan(changes(schema, existing.column, declares), rules)
+    if asked.stop:
+        raise stopped(schema, asked.stop, [_statement(schema, c) for c in asked.stop if _can(c)])
+    for change in asked.first:
+        if change.kind == "nullability":
+            raise SchemaIncompatible(
+                f"{schema.table}: {change.sentence}, which SQLite cannot change in a table",
+                hint="Make the table anew without NOT NULL, or set `schema_changes: "
+                "{nullability: ignore}`: a row without a value is a dead letter then.",
+            )
+    return structs.replace(asked, first=[change for change in asked.first if _can(change)])
+
+
+def _can(change: Change) -> bool:
+    return change.kind in ("add", "drop")
 
 
 def _folded(rows: Iterable[Sequence[str]]) -> frozenset[str]:
@@ -226,18 +283,20 @@ def _affinity(declared: str) -> str:
     return "NUMERIC" if declared else "BLOB"
 
 
-def _statements(schema: TableSchema, existing: Existing | None) -> list[str]:
-    """Return what makes the table, or the columns it lacks."""
-    name = quoted(table_name(schema.table))
-    if existing is not None:
-        lacking = [c for c in schema.columns if existing.column(c.name) is None]
-        return [f"ALTER TABLE {name} ADD COLUMN {_column(column)}" for column in lacking]
+def _creation(schema: TableSchema) -> str:
     columns = [
         f"{_column(c)} NOT NULL" if c.name in schema.key else _column(c) for c in schema.columns
     ]
     if schema.key:
         columns.append(f"PRIMARY KEY ({', '.join(map(quoted, schema.key))})")
-    return [f"CREATE TABLE {name} ({', '.join(columns)})"]
+    return f"CREATE TABLE {quoted(table_name(schema.table))} ({', '.join(columns)})"
+
+
+def _statement(schema: TableSchema, change: Change) -> str:
+    table = f"ALTER TABLE {quoted(table_name(schema.table))}"
+    if change.kind == "drop" or change.now is None:
+        return f"{table} DROP COLUMN {quoted(change.there)}"
+    return f"{table} ADD COLUMN {_column(change.now)}"
 
 
 def _column(column: Column) -> str:

@@ -22,7 +22,7 @@ from schemas.change import ABSENT, Cell
 from schemas.table import TableSchema
 from sinks.refusals import unmatched, unmoved
 from sinks.sql import cells_of
-from sinks.sqlite.catalog import Existing
+from sinks.sqlite.catalog import Existing, ExistingColumn
 from sinks.sqlite.files import quoted
 from sinks.sqlite.values import Value, binder
 from sinks.target import Mapped
@@ -46,13 +46,15 @@ class Table:
         binders = enumerate(binder(column.type) for column in schema.columns)
         self._binders = {place: bind for place, bind in binders if bind is not None}
         self._key = schema.key_indexes()
-        self._fixed = [
-            place
-            for place, column in enumerate(schema.columns)
-            if (there := existing.column(column.name)) is not None and there.generated
-        ]
+        found = [existing.column(column.name) for column in schema.columns]
+        self._there = [place for place, there in enumerate(found) if there is not None]
+        self._fixed = [place for place, there in enumerate(found) if not _is_writable(there)]
         self._insert = self._insertion()
         self._delete = f"DELETE FROM {self._name} WHERE {self._same_key()}"
+
+    def is_of(self, existing: Existing) -> bool:
+        """Tell whether this is the table `existing` describes."""
+        return self._existing.name == existing.name
 
     def complete(self, connection: Connection, mapped: Mapped) -> list[Bound]:
         """Return the rows whose key changed, whole, while their old ones are there."""
@@ -65,7 +67,9 @@ class Table:
         if mapped.deletes and self._key:
             connection.executemany(self._delete, map(self._bound_key, mapped.deletes))
         elif mapped.deletes:
-            connection.executemany(self._deletion_of_one(), map(self._bound, mapped.deletes))
+            rows = map(self._bound, mapped.deletes)
+            there = ([row[place] for place in self._there] for row in rows)
+            connection.executemany(self._deletion_of_one(), there)
 
     def truncate(self, connection: Connection) -> None:
         """Empty the table."""
@@ -104,7 +108,7 @@ class Table:
             raise unmatched(self.schema.table, len(rows) - touched)
 
     def _moved(self, connection: Connection, old: Sequence[Cell], row: Sequence[Cell]) -> Bound:
-        absent = [place for place, cell in enumerate(row) if cell is ABSENT]
+        absent = [place for place in self._there if row[place] is ABSENT]
         wanted = ", ".join(f"t.{self._columns[place]}" for place in absent)
         query = f"SELECT {wanted} FROM {self._name} WHERE {self._same_key()}"
         found = connection.execute(query, self._bound_key(old)).fetchone()
@@ -150,7 +154,7 @@ class Table:
         return [self._value(place, cell) for place, cell in zip(self._key, key, strict=True)]
 
     def _writable(self, rows: Iterable[Bound]) -> Iterable[Bound]:
-        """Leave out what the table computes itself."""
+        """Leave out what the table computes itself, or does not have."""
         if not self._fixed:
             return rows
         return ([v for n, v in enumerate(row) if n not in self._fixed] for row in rows)
@@ -182,8 +186,12 @@ class Table:
         """Return the delete of one row among those equal to a whole one."""
         taken = self._existing.columns
         rowid = next((name for name in _ROWIDS if name not in taken), "rowid")
-        same = " AND ".join(f"t.{name} IS ?" for name in self._columns)
+        same = " AND ".join(f"t.{self._columns[place]} IS ?" for place in self._there)
         return (
             f"DELETE FROM {quoted(self._existing.name)} WHERE {rowid} = "
             f"(SELECT t.{rowid} FROM {self._name} WHERE {same} LIMIT 1)"
         )
+
+
+def _is_writable(there: ExistingColumn | None) -> bool:
+    return there is not None and not there.generated

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +31,7 @@ from sinks.duckdb.table import Table
 from sinks.folder import located
 from sinks.ledger import BarrierTable, CursorTable
 from sinks.mapping import fixed_targets
-from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
+from sinks.options import BUFFER_BYTES, BufferBytes, Changes, Topics
 from sinks.refusals import vanished
 from sinks.reservation import Reservation
 from sinks.target import Barrier, Cursor, RowsRefused, Span, Step, TopicPartition
@@ -48,7 +49,7 @@ class Config(BaseModel):
     type: Literal["duckdb"] = Field(default="duckdb", description="The connector's name")
     path: Path = Field(description="The file; made when it is missing, its folder must be there")
     tables: Topics
-    policy: Policy = "create+add"
+    schema_changes: Changes
     buffer_bytes: BufferBytes = BUFFER_BYTES
     memory_limit: str = Field(
         default="1GB", pattern=_SIZE, description="What DuckDB may hold in memory during a batch"
@@ -68,11 +69,13 @@ class DuckdbTarget:
     def __init__(self, context: Context, config: Config) -> None:
         path = located(config.path)
         self._file = File(path, config.memory_limit)
-        self._may_change = config.policy == "create+add"
+        self._rules = config.schema_changes
         self._reservation = Reservation(path, context)
         self._cursors = CursorTable(context)
         self._barriers = BarrierTable(context, self._cursors)
         self._tables: dict[TableSchema, Table] = {}
+        self._behind: list[TableSchema] = []
+        self._number = count()
         self._is_open = False
 
     def open(self) -> None:
@@ -87,6 +90,7 @@ class DuckdbTarget:
         """Forget what was learnt of the file; it is open during a batch only."""
         self._is_open = False
         self._tables.clear()
+        self._behind.clear()
         self._file.forget()
         self._reservation.release()
 
@@ -111,8 +115,28 @@ class DuckdbTarget:
             if known and catalog.read(connection, schema.table) is None:
                 raise vanished(schema.table)
             catalog.refuse_shared(schema.table, (known.table for known in self._tables))
-            existing = catalog.ensure(connection, schema, change=self._may_change)
-            self._tables[schema] = Table(len(self._tables), schema, existing)
+            existing = catalog.ensure(connection, schema, self._rules)
+        self._tables[schema] = Table(next(self._number), schema, existing)
+        if not file.is_writing:
+            self._adopt(existing)
+        self._behind.append(schema)
+
+    def _adopt(self, existing: catalog.Existing) -> None:
+        """Write older versions as the table is now."""
+        for version, table in self._tables.items():
+            if table.is_of(existing):
+                self._tables[version] = Table(next(self._number), version, existing)
+
+    def _drop(self) -> None:
+        """Drop the columns that new versions lack, now that rows of theirs are committed."""
+        behind, self._behind = self._behind, []
+        for schema in behind:
+            if not schema.former:
+                continue
+            with self._live().written() as connection:
+                existing = catalog.drops(connection, schema, self._rules)
+            if existing is not None:
+                self._adopt(existing)
 
     def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:
         """Compare and set the cursors, write the steps as they come, commit."""
@@ -125,6 +149,8 @@ class DuckdbTarget:
             self._cursors.advance(connection, spans[len(known) :])
             failpoint("sink.before_commit")
         failpoint("sink.after_commit")
+        if self._behind:
+            self._drop()
 
     def meet(self, barrier: Barrier) -> Sequence[int]:
         """Stand at a truncation, or carry it out; see `sinks.ledger`."""
@@ -208,7 +234,7 @@ def check(_context: Context, config: Config) -> Iterator[Finding]:
     yield from findings(
         located(config.path),
         fixed_targets(config.tables),
-        may_create=config.policy == "create+add",
+        may_create=config.schema_changes.creates,
         buffer_bytes=config.buffer_bytes,
         memory_limit=config.memory_limit,
     )

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import count
 from typing import Literal
 
 import pymysql
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from cdc.connections.mariadb import Connection, Login, address, connect, fetch
 from cdc.connector import Context, Finding
@@ -37,12 +38,14 @@ from sinks.mapping import FieldMap, TableMap, fixed_targets
 from sinks.mariadb.barriers import BarrierTable
 from sinks.mariadb.catalog import Catalog, place_of, run
 from sinks.mariadb.cursors import CursorTable, has
+from sinks.mariadb.existing import Existing
 from sinks.mariadb.preflight import findings, unfit
 from sinks.mariadb.reservation import Reservation
 from sinks.mariadb.table import Table
 from sinks.mariadb.transactions import SETTINGS, named_errors, rolled_back, savepoint, writing
-from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
-from sinks.refusals import forbidden, vanished
+from sinks.options import BUFFER_BYTES, BufferBytes, Changes, Topics
+from sinks.policy import needs_one_worker
+from sinks.refusals import vanished
 from sinks.sql import parents_first
 from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
 
@@ -57,11 +60,16 @@ class Config(BaseModel):
     type: Literal["mariadb"] = Field(default="mariadb", description="The connector's name")
     url: SecretStr = Field(description="`mariadb://user:password@host:3306/database`")
     tables: Topics
-    policy: Policy = "create+add"
+    schema_changes: Changes
     workers: int = Field(
         default=1, ge=1, description="Processes that share the topics; 1 keeps consistent cuts"
     )
     buffer_bytes: BufferBytes = BUFFER_BYTES
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Config:
+        needs_one_worker(self.schema_changes, self.workers)
+        return self
 
 
 def create(context: Context, config: Config) -> MariaDBTarget:
@@ -83,6 +91,8 @@ class MariaDBTarget:
         self._connection: Connection | None = None
         self._tables: dict[TableSchema, Table] = {}
         self._order: dict[TableSchema, int] = {}
+        self._behind: list[TableSchema] = []
+        self._number = count()
         self._is_writing = False
         self._packet = self._folds = 0
 
@@ -105,6 +115,7 @@ class MariaDBTarget:
         """Let go of the connection and the staging in it."""
         connection, self._connection = self._connection, None
         self._tables.clear()
+        self._behind.clear()
         self._is_writing = False
         if connection is not None:
             with suppress(pymysql.Error):
@@ -133,21 +144,42 @@ class MariaDBTarget:
             if known and catalog.read(schema.table) is None:
                 raise vanished(schema.table)
             self._refuse_shared(schema)
-            existing = catalog.ensure(schema, self._change)
-            table = Table(len(self._tables), schema, existing, self._packet)
-            table.create(connection)
-            self._tables[schema] = table
+            existing = catalog.ensure(schema, self._config.schema_changes, self._change)
+            self._tables[schema] = self._staging(schema, existing)
+            if not self._is_writing:
+                self._adopt(existing)
+            self._behind.append(schema)
             self._order = self._foreign_key_order()
+
+    def _staging(self, schema: TableSchema, existing: Existing) -> Table:
+        table = Table(next(self._number), schema, existing, self._packet)
+        table.create(self._live())
+        return table
+
+    def _adopt(self, existing: Existing) -> None:
+        """Make the staging of older versions anew where the table is no longer what it was."""
+        for schema, table in self._tables.items():
+            if table.existing.quoted == existing.quoted and not table.fits(existing):
+                self._tables[schema] = self._staging(schema, existing)
+
+    def _drop(self) -> None:
+        """Drop the columns that new versions lack, now that rows of theirs are committed."""
+        behind, self._behind = self._behind, []
+        with self._named_errors():
+            catalog = Catalog(self._live(), self._database)
+            for schema in behind:
+                rules = self._config.schema_changes
+                dropped = catalog.drops(schema, rules, self._change)
+                if dropped is not None:
+                    self._adopt(dropped)
 
     @property
     def _database(self) -> str:
         return address(self._login).database
 
     def _change(self, statements: Sequence[str]) -> None:
-        """Make what is missing, by policy, and never inside a transaction."""
+        """Run statements that make or change a table, never inside a transaction."""
         connection = self._live()
-        if self._config.policy == "strict":
-            raise forbidden(statements)
         inside = self._is_writing
         if inside:
             connection.rollback()
@@ -190,6 +222,8 @@ class MariaDBTarget:
             self._cursors.advance(connection, spans[len(known) :])
             failpoint("sink.before_commit")
         failpoint("sink.after_commit")
+        if self._behind:
+            self._drop()
 
     def meet(self, barrier: Barrier) -> Sequence[int]:
         """Stand at a truncation, or carry it out; see `sinks.mariadb.barriers`."""
@@ -279,7 +313,7 @@ def check(context: Context, config: Config) -> Iterator[Finding]:
             connection,
             address(login).database,
             fixed_targets(config.tables),
-            may_create=config.policy == "create+add",
+            may_create=config.schema_changes.creates,
             workers=config.workers,
         )
 

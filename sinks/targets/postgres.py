@@ -12,32 +12,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any, Literal, LiteralString
 
+import msgspec
 import psycopg
 import structlog
 from psycopg import sql
 from psycopg.pq import TransactionStatus
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from cdc.connections.postgres import Login, connect, guard
 from cdc.connector import Context, Finding
-from cdc.errors import (
-    CdcError,
-    DataError,
-    PreflightFailed,
-    StateError,
-    TargetUnavailable,
-)
+from cdc.errors import CdcError, DataError, TargetUnavailable
 from cdc.failpoints import failpoint
 from cdc.postgres.readable import PostgresTable
 from cdc.verify.readable import Wanted
 from schemas.table import TableId, TableSchema
 from sinks.mapping import fixed_targets
-from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
+from sinks.options import BUFFER_BYTES, BufferBytes, Changes, Topics
+from sinks.policy import needs_one_worker
 from sinks.postgres.barriers import BarrierTable
-from sinks.postgres.catalog import Catalog
+from sinks.postgres.catalog import Catalog, Existing
 from sinks.postgres.cursors import CursorTable
+from sinks.postgres.errors import translated
 from sinks.postgres.merge import Staged, StagedTable
 from sinks.postgres.preflight import findings
 from sinks.refusals import vanished
@@ -63,9 +61,6 @@ _FROZEN_RESERVATION: LiteralString = (
 _RESERVED = (
     "another worker applies the partitions of all, since rows of several waited for one another"
 )
-_DATA_CLASSES = ("22", "23")
-_DATA_STATES = ("54000", "P0001", "42804", "44000")
-"""Beside the classes: an index row too large, a trigger's refusal, a view's check."""
 
 
 class Config(BaseModel):
@@ -76,7 +71,7 @@ class Config(BaseModel):
     type: Literal["postgres"] = Field(default="postgres", description="The connector's name")
     url: SecretStr = Field(description="`postgresql://user:password@host:5432/database`")
     tables: Topics
-    policy: Policy = "create+add"
+    schema_changes: Changes
     cursor_schema: str = Field(
         default="tailrace", description="Schema of the table `cursors` that holds the offsets"
     )
@@ -84,6 +79,11 @@ class Config(BaseModel):
         default=1, ge=1, description="Processes that share the topics; 1 keeps consistent cuts"
     )
     buffer_bytes: BufferBytes = BUFFER_BYTES
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Config:
+        needs_one_worker(self.schema_changes, self.workers)
+        return self
 
 
 def create(context: Context, config: Config) -> PostgresTarget:
@@ -109,6 +109,8 @@ class PostgresTarget:
         self._connection: psycopg.Connection[Any] | None = None
         self._tables: dict[TableSchema, StagedTable] = {}
         self._order: list[TableId] = []
+        self._behind: list[TableSchema] = []
+        self._number = count()
 
     def open(self) -> None:
         """Connect and make the tables of cursors and barriers where they are missing."""
@@ -125,6 +127,7 @@ class PostgresTarget:
         """Let go of the connection and the staging in it."""
         connection, self._connection = self._connection, None
         self._tables.clear()
+        self._behind.clear()
         if connection is None:
             return
         if self._reserved and connection.info.transaction_status == TransactionStatus.IDLE:
@@ -155,12 +158,33 @@ class PostgresTarget:
             catalog = Catalog(connection)
             if known and catalog.read(_placed(schema).table) is None:
                 raise vanished(schema.table)
-            change = self._config.policy == "create+add"
-            existing = catalog.ensure(_placed(schema), change=change)
-            table = StagedTable(len(self._tables), _placed(schema), existing)
-            table.create(connection)
-            self._tables[schema] = table
+            existing = catalog.ensure(_placed(schema), self._config.schema_changes)
+            self._tables[schema] = self._staging(schema, existing)
+            if connection.info.transaction_status == TransactionStatus.IDLE:
+                self._adopt(existing)
+            self._behind.append(schema)
             self._order = self._foreign_key_order(catalog)
+
+    def _staging(self, schema: TableSchema, existing: Existing) -> StagedTable:
+        table = StagedTable(next(self._number), _placed(schema), existing)
+        table.create(self._live())
+        return table
+
+    def _adopt(self, existing: Existing) -> None:
+        """Make the staging of older versions anew where the table is no longer what it was."""
+        for schema, table in self._tables.items():
+            if table.existing.oid == existing.oid and not table.fits(existing):
+                self._tables[schema] = self._staging(schema, existing)
+
+    def _drop(self) -> None:
+        """Drop the columns that new versions lack, now that rows of theirs are committed."""
+        behind, self._behind = self._behind, []
+        with self._named_errors():
+            catalog = Catalog(self._live())
+            for schema in behind:
+                dropped = catalog.drops(_placed(schema), self._config.schema_changes)
+                if dropped is not None:
+                    self._adopt(dropped)
 
     def _foreign_key_order(self, catalog: Catalog) -> list[TableId]:
         tables = {t.existing.oid: t.schema.table for t in self._tables.values()}
@@ -183,6 +207,8 @@ class PostgresTarget:
             failpoint("sink.after_commit")
         finally:
             self._forget()
+        if self._behind:
+            self._drop()
 
     def reserve(self) -> None:
         """Hold the sink for this connection alone."""
@@ -329,34 +355,13 @@ class PostgresTarget:
             with guard(self._login):
                 yield
         except psycopg.Error as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
 
 def _placed(schema: TableSchema) -> TableSchema:
     if schema.table.schema:
         return schema
-    table = TableId("public", schema.table.name)
-    return TableSchema(table, schema.columns, schema.key, schema.attributes)
-
-
-def _translated(error: psycopg.Error) -> Exception:
-    """Return what a failed statement means for the worker (R4)."""
-    state = error.sqlstate or ""
-    text = str(error).strip()
-    if state[:2] in _DATA_CLASSES or state in _DATA_STATES:
-        return DataError(f"the target refuses a row: {text}")
-    if state == "42501":
-        return PreflightFailed(
-            f"the target's role lacks a right: {text}",
-            hint="GRANT SELECT, INSERT, UPDATE, DELETE ON <table> TO <role>; see the page "
-            "sinks/targets/postgres.md.",
-        )
-    if state in ("42P01", "42703", "42P10"):
-        return StateError(
-            f"a table, column or index changed under the sink: {text}",
-            hint="Restart the sink; when a table was dropped, `cdc sink rewind` fills it again.",
-        )
-    return TargetUnavailable(f"the target did not take the batch: {text}")
+    return msgspec.structs.replace(schema, table=TableId("public", schema.table.name))
 
 
 def check(_context: Context, config: Config) -> Iterator[Finding]:
@@ -373,7 +378,7 @@ def check(_context: Context, config: Config) -> Iterator[Finding]:
             connection,
             config.cursor_schema,
             fixed_targets(config.tables),
-            may_create=config.policy == "create+add",
+            may_create=config.schema_changes.creates,
             workers=config.workers,
         )
 

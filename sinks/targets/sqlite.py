@@ -26,7 +26,7 @@ from schemas.table import TableSchema
 from sinks.folder import located
 from sinks.ledger import BarrierTable, CursorTable
 from sinks.mapping import fixed_targets
-from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
+from sinks.options import BUFFER_BYTES, BufferBytes, Changes, Topics
 from sinks.refusals import vanished
 from sinks.reservation import Reservation
 from sinks.sqlite.catalog import Catalog, refuse_shared
@@ -53,7 +53,7 @@ class Config(BaseModel):
     type: Literal["sqlite"] = Field(default="sqlite", description="The connector's name")
     path: Path = Field(description="The file; made when it is missing, its folder must be there")
     tables: Topics
-    policy: Policy = "create+add"
+    schema_changes: Changes
     buffer_bytes: BufferBytes = BUFFER_BYTES
 
 
@@ -69,12 +69,13 @@ class SqliteTarget:
 
     def __init__(self, context: Context, config: Config) -> None:
         self._path = located(config.path)
-        self._may_change = config.policy == "create+add"
+        self._rules = config.schema_changes
         self._reservation = Reservation(self._path, context)
         self._cursors = CursorTable(context)
         self._barriers = BarrierTable(context, self._cursors)
         self._connection: Connection | None = None
         self._tables: dict[TableSchema, Table] = {}
+        self._behind: list[TableSchema] = []
         self._inode = 0
 
     def open(self) -> None:
@@ -89,6 +90,7 @@ class SqliteTarget:
         """Let go of the file."""
         connection, self._connection = self._connection, None
         self._tables.clear()
+        self._behind.clear()
         if connection is not None:
             connection.close()
         self._reservation.release()
@@ -115,8 +117,20 @@ class SqliteTarget:
             if known and catalog.read(schema.table) is None:
                 raise vanished(schema.table)
             refuse_shared(schema.table, (known.table for known in self._tables))
-            existing = catalog.ensure(schema, change=self._may_change)
+            existing = catalog.ensure(schema, self._rules)
             self._tables[schema] = Table(schema, existing)
+            self._behind.append(schema)
+
+    def _drop(self) -> None:
+        """Drop the columns that new versions lack, now that rows of theirs are committed."""
+        behind, self._behind = self._behind, []
+        with self._named_errors():
+            catalog = Catalog(self._live())
+            for schema in behind:
+                existing = catalog.drops(schema, self._rules)
+                for version, table in self._tables.items():
+                    if existing is not None and table.is_of(existing):
+                        self._tables[version] = Table(version, existing)
 
     def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:
         """Compare and set the cursors, write the steps as they come, commit."""
@@ -129,6 +143,8 @@ class SqliteTarget:
             self._cursors.advance(connection, spans[len(known) :])
             failpoint("sink.before_commit")
         failpoint("sink.after_commit")
+        if self._behind:
+            self._drop()
 
     def meet(self, barrier: Barrier) -> Sequence[int]:
         """Stand at a truncation, or carry it out; see `sinks.ledger`."""
@@ -216,7 +232,7 @@ def check(_context: Context, config: Config) -> Iterator[Finding]:
     yield from findings(
         located(config.path),
         fixed_targets(config.tables),
-        may_create=config.policy == "create+add",
+        may_create=config.schema_changes.creates,
         buffer_bytes=config.buffer_bytes,
     )
 

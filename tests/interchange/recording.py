@@ -38,6 +38,10 @@ class Recording(NamedTuple):
         """Return a schema, as a registry does."""
         return dict(self.schemas[schema_id])
 
+    def history(self, _topic: str, _schema_id: int) -> list[tuple[int, dict[str, Any]]]:
+        """Return no versions: a recording has one of each."""
+        return []
+
     def close(self) -> None:
         """Be a registry to the end."""
 

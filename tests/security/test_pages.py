@@ -73,12 +73,12 @@ def test_a_source_works_with_the_grants_of_its_page(server: LocalPostgres) -> No
     assert capture.model.rows("public.customers") == [(b"1", None)]
 
 
-@pytest.mark.parametrize("policy", ["create+add", "strict"])
+@pytest.mark.parametrize("rules", ["additive", "frozen"])
 def test_a_sink_works_with_the_grants_of_its_page(
-    server: LocalPostgres, pipeline: Pipeline, policy: str
+    server: LocalPostgres, pipeline: Pipeline, rules: str
 ) -> None:
     there = "CREATE SCHEMA crm;"
-    if policy == "strict":
+    if rules == "frozen":
         there += "CREATE TABLE crm.things (id bigint PRIMARY KEY, name text);"
     url = prepared(server, "warehouse", there, "sinks/targets/postgres.md")
     publisher = pipeline.publisher()
@@ -87,9 +87,9 @@ def test_a_sink_works_with_the_grants_of_its_page(
     publisher.commit()
     publisher.close()
     tables = {pipeline.topic(): {"to": "crm.things"}}
-    config = SinkConfig.model_validate({"url": url, "tables": tables, "policy": policy})
+    config = SinkConfig.model_validate({"url": url, "tables": tables, "schema_changes": rules})
     assert failed(check_sink(CONTEXT, config)) == []
-    sink = Sink(pipeline, url, tables=tables, policy=policy).start()
+    sink = Sink(pipeline, url, tables=tables, schema_changes=rules).start()
     try:
         sink.wait_for("SELECT id FROM crm.things ORDER BY id", [(1,), (2,)])
     finally:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from cdc.errors import DataError
 from schemas.change import ABSENT, Cell
@@ -64,7 +65,7 @@ class Connection:
         self.process = self.world.current
         self.server: Server = HERE.world.target  # type: ignore[attr-defined]
         self.server.connections.append(self)
-        self.info = SimpleNamespace(backend_pid=len(self.server.connections))
+        self.number = len(self.server.connections)
         self.prepare_threshold: int | None = 5
         self.cut = False
         self.depth = 0
@@ -75,6 +76,11 @@ class Connection:
     @property
     def closed(self) -> bool:
         return self.cut
+
+    @property
+    def info(self) -> Any:
+        state = TransactionStatus.INTRANS if self.depth else TransactionStatus.IDLE
+        return SimpleNamespace(backend_pid=self.number, transaction_status=state)
 
     def close(self) -> None:
         if self.process is not None and not self.process.dead:
@@ -266,9 +272,12 @@ class Catalog:
     def read(self, table: TableId) -> object | None:
         return self._tables.get(table)
 
-    def ensure(self, schema: TableSchema, **_: Any) -> Any:
+    def ensure(self, schema: TableSchema, _rules: Any) -> Any:
         self._tables.setdefault(schema.table, {})
         return SimpleNamespace(oid=str(schema.table))
+
+    def drops(self, _schema: TableSchema, _rules: Any) -> None:
+        """Nothing is dropped: the histories change no schema."""
 
     def parents(self, _tables: Any) -> Mapping[Any, Any]:
         return {}
@@ -297,6 +306,9 @@ class StagedTable:
 
     def create(self, connection: Connection) -> None:
         connection.alive()
+
+    def fits(self, _existing: Any) -> bool:
+        return True
 
     def stage(self, connection: Connection, mapped: Mapped, _step: int) -> Staged:
         connection.alive()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from schemas.avro import envelope_schema, key_schema
+from schemas.avro import envelope_schema, key_schema, message_schema
 from schemas.change import Change, Op, Origin, Rows
 from schemas.plan import Plan, SourceName
 from schemas.table import Column, TableId, TableSchema, Type
@@ -31,12 +31,24 @@ SCHEMAS: dict[int, Any] = {
     3: THEIR_KEY,
     4: {**THEIR_KEY, "name": "Value", "connect.name": f"{TOPIC}.Value"},
 }
+GONE = Column("note", Type("string"))
+WIDER = TableSchema(ORDERS.table, (*ORDERS.columns, GONE), ("id",))
+VERSIONS = (5, 4, 6, 2, 7)
+"""Of the topic's schema: ours, and what others wrote there."""
+SCHEMAS |= {
+    5: envelope_schema(WIDER, TOPIC),
+    6: message_schema(TOPIC),
+    7: envelope_schema(TableSchema(ORDERS.table, (GONE,), ("note",)), TOPIC),
+}
 ROW = {"before": None, "after": {"id": 1}, "source": {}, "op": "c"}
 
 
 class Registry:
     def get(self, schema_id: int) -> dict[str, Any]:
         return dict(SCHEMAS[schema_id])
+
+    def history(self, _topic: str, schema_id: int) -> list[tuple[int, dict[str, Any]]]:
+        return [(n, SCHEMAS[n]) for n in VERSIONS] if schema_id == 2 else []
 
 
 class Alone:
@@ -139,3 +151,11 @@ def test_a_tombstone_whose_key_nobody_can_read_is_no_silent_loss() -> None:
         event = bury(routes(), key)
         assert event is not None
         assert event.kind == POISON
+
+
+def test_a_table_knows_what_earlier_versions_of_the_topic_had_and_the_newest_has_no_more() -> None:
+    made = routes()
+    key, value = ours(Op.CREATE)
+    read(made, key, value)
+    [(schema, _)] = made.tables
+    assert (schema.former, schema.passing) == ((GONE,), ("id",))

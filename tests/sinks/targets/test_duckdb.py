@@ -230,16 +230,16 @@ def test_a_new_column_is_added_and_old_rows_keep_null(system: DuckFile) -> None:
     assert system.rows(THINGS.table) == [(b"1", None), (b"2", b"new")]
 
 
-def test_a_strict_target_says_which_statements_are_missing(tmp_path: Path) -> None:
-    strict = DuckFile(tmp_path / "shop.duckdb", policy="strict")
-    with closing(strict.open()) as target:
+def test_a_frozen_target_says_which_statements_are_missing(tmp_path: Path) -> None:
+    frozen = DuckFile(tmp_path / "shop.duckdb", schema_changes="frozen")
+    with closing(frozen.open()) as target:
         with pytest.raises(SchemaIncompatible) as caught:
             target.prepare(table_of(ID))
-        strict.query(caught.value.hint)
+        frozen.query(caught.value.hint)
         target.prepare(table_of(ID))
         with pytest.raises(SchemaIncompatible) as caught:
             target.prepare(THINGS)
-        strict.query(caught.value.hint)
+        frozen.query(caught.value.hint)
         target.prepare(THINGS)
 
 

@@ -273,8 +273,8 @@ def test_a_check_of_a_place_where_nothing_is_finds_nothing_wrong(tmp_path: Path)
     assert {finding.level for finding in findings.values()} == {"ok"}
     assert list(findings) == ["version", "folder", "disk", "file", "crm.items"]
     assert not file.path.exists()
-    strict = found(DuckFile(tmp_path / "shop.duckdb", tables=tables, policy="strict"))
-    assert strict["crm.items"].level == "fail"
+    frozen = found(DuckFile(tmp_path / "shop.duckdb", tables=tables, schema_changes="frozen"))
+    assert frozen["crm.items"].level == "fail"
 
 
 def test_a_check_names_what_would_go_wrong(tmp_path: Path) -> None:

@@ -239,19 +239,19 @@ def test_a_new_column_is_added_and_old_rows_keep_null(maria_place: Place) -> Non
     assert maria_place.rows(THINGS.table) == [(b"1", None), (b"2", b"new")]
 
 
-def test_a_strict_target_says_which_statement_is_missing(mariadb: LocalMariaDB, fresh: str) -> None:
-    strict = Place(mariadb, fresh, policy="strict")
-    target = strict.open()
+def test_a_frozen_target_says_which_statement_is_missing(mariadb: LocalMariaDB, fresh: str) -> None:
+    frozen = Place(mariadb, fresh, schema_changes="frozen")
+    target = frozen.open()
     with pytest.raises(SchemaIncompatible) as caught:
         target.prepare(table_of(ID))
-    strict.query(caught.value.hint.rstrip(";"))
+    frozen.query(caught.value.hint.rstrip(";"))
     target.prepare(table_of(ID))
     with pytest.raises(SchemaIncompatible) as caught:
         target.prepare(THINGS)
     assert "ADD COLUMN `name` LONGTEXT NULL" in caught.value.hint
-    strict.query(caught.value.hint.rstrip(";"))
+    frozen.query(caught.value.hint.rstrip(";"))
     target.prepare(THINGS)
-    strict.close()
+    frozen.close()
 
 
 @pytest.mark.parametrize(

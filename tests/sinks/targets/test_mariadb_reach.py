@@ -184,7 +184,7 @@ def test_the_rights_on_the_page_are_enough(maria_place: Place) -> None:
 
 def test_a_check_names_what_would_go_wrong(mariadb: LocalMariaDB, fresh: str) -> None:
     tables = {"shop.a": {"to": "a"}, "shop.b": {"to": "b"}, "shop.c": {"to": "c"}}
-    place = Place(mariadb, fresh, tables=tables, workers=2, policy="strict")
+    place = Place(mariadb, fresh, tables=tables, workers=2, schema_changes="frozen")
     place.query(
         "CREATE TABLE a (id int PRIMARY KEY, name varchar(9) UNIQUE)",
         "CREATE TABLE b (id int PRIMARY KEY) ENGINE=MyISAM",

@@ -184,13 +184,13 @@ def test_a_new_column_is_added_and_old_rows_keep_null(system: Database) -> None:
     assert system.rows(wider.table) == [(b"1", None), (b"2", b"1.00")]
 
 
-def test_a_strict_target_says_which_statement_is_missing(pg_database: str) -> None:
-    strict = Database(pg_database, policy="strict")
-    target = opened(strict)
+def test_a_frozen_target_says_which_statement_is_missing(pg_database: str) -> None:
+    frozen = Database(pg_database, schema_changes="frozen")
+    target = opened(frozen)
     with pytest.raises(SchemaIncompatible) as caught:
         target.prepare(table_of(ID))
     assert 'CREATE TABLE IF NOT EXISTS "crm"."things"' in caught.value.hint
-    execute(strict, caught.value.hint)
+    execute(frozen, caught.value.hint)
     target.prepare(table_of(ID))
     with pytest.raises(SchemaIncompatible) as caught:
         target.prepare(table_of(ID, MONEY))

@@ -220,17 +220,17 @@ def test_a_new_column_is_added_and_old_rows_keep_null(system: File) -> None:
     assert system.rows(THINGS.table) == [(b"1", None), (b"2", b"new")]
 
 
-def test_a_strict_target_says_which_statement_is_missing(tmp_path: Path) -> None:
-    strict = File(tmp_path / "shop.db", policy="strict")
-    with closing(strict.open()) as target:
+def test_a_frozen_target_says_which_statement_is_missing(tmp_path: Path) -> None:
+    frozen = File(tmp_path / "shop.db", schema_changes="frozen")
+    with closing(frozen.open()) as target:
         with pytest.raises(SchemaIncompatible) as caught:
             target.prepare(table_of(ID))
-        strict.query(caught.value.hint)
+        frozen.query(caught.value.hint)
         target.prepare(table_of(ID))
         with pytest.raises(SchemaIncompatible) as caught:
             target.prepare(THINGS)
         assert caught.value.hint == 'ALTER TABLE "things" ADD COLUMN "name" TEXT;'
-        strict.query(caught.value.hint)
+        frozen.query(caught.value.hint)
         target.prepare(THINGS)
 
 

@@ -290,8 +290,8 @@ def test_a_check_of_a_place_where_nothing_is_finds_nothing_wrong(tmp_path: Path)
     assert {finding.level for finding in findings.values()} == {"ok"}
     assert list(findings) == ["version", "folder", "disk", "file", "crm.items"]
     assert not file.path.exists()
-    strict = found(File(tmp_path / "shop.db", tables=tables, policy="strict"))
-    assert strict["crm.items"].level == "fail"
+    frozen = found(File(tmp_path / "shop.db", tables=tables, schema_changes="frozen"))
+    assert frozen["crm.items"].level == "fail"
 
 
 def test_a_check_names_what_would_go_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,204 @@
+"""A table as the server has it, and whether it keeps what it is given.
+
+What MariaDB would take for a value that differs (a shorter decimal, a key that knows no capitals),
+or for no transaction at all (MyISAM), stops the sink: its strict mode says nothing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from cdc.connections.mariadb import quoted
+from cdc.errors import PreflightFailed, SchemaIncompatible
+from schemas.table import Column, TableSchema
+from sinks.mariadb.forms import WIDE, storage
+
+__all__ = [
+    "Existing",
+    "ExistingColumn",
+    "Index",
+    "refuse_engine",
+    "refuse_key",
+    "refuse_names",
+    "refuse_unlike",
+]
+
+_OURS = "tailrace_"
+_LAST_CHARACTER = "\uffff"
+_TEXTS = {"char", "varchar", "tinytext", "text", "mediumtext", "longtext"}
+_BYTES = {"varbinary", "tinyblob", "blob", "mediumblob", "longblob"}
+_INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint", "decimal", *_TEXTS}
+_DAYS = {"date", "datetime", "timestamp", *_TEXTS}
+_MOMENTS = {"datetime", "timestamp", *_TEXTS}
+_WORDS = {*_TEXTS, *_BYTES, "enum", "set", "uuid", "inet4", "inet6", "decimal", "date", *_MOMENTS}
+_TAKEN = {
+    "boolean": _INTEGERS,
+    "int16": _INTEGERS,
+    "int32": _INTEGERS,
+    "int64": _INTEGERS,
+    "float32": {"float", "double", *_TEXTS},
+    "float64": {"double", *_TEXTS},
+    "decimal": {"decimal", *_TEXTS},
+    "date": _DAYS,
+    "time": {"time", *_TEXTS},
+    "timestamp": _MOMENTS,
+    "timestamptz": _MOMENTS,
+    "bytes": _BYTES,
+    "uuid": {"uuid", *_TEXTS},
+    "string": _WORDS,
+    "json": _WORDS,
+    "enum": _WORDS,
+    "text": {*_WORDS, "time"},
+}
+"""Logical type → types of a column that keeps its values as they are, or refuses them."""
+_FRACTION = 6
+_FRACTIONS = {"time": {"time"}, "timestamp": _MOMENTS - _TEXTS, "timestamptz": _MOMENTS - _TEXTS}
+
+
+class ExistingColumn(msgspec.Struct, frozen=True):
+    """A column as the server has it.
+
+    `type` is as declared, `family` its name alone, `scale` digits behind the point or, of a moment,
+    of a second. `required` is NOT NULL.
+    """
+
+    name: str
+    type: str
+    family: str
+    charset: str | None
+    collation: str | None
+    generated: bool
+    scale: int
+    required: bool
+
+    @property
+    def declared(self) -> str:
+        """Return the type with what decides which texts are equal."""
+        if self.charset is None or self.collation is None:
+            return self.type
+        return f"{self.type} CHARACTER SET {self.charset} COLLATE {self.collation}"
+
+    @property
+    def is_exact(self) -> bool:
+        """Tell whether values are equal only byte for byte."""
+        return self.collation is None or self.collation.endswith("_nopad_bin")
+
+
+class Index(msgspec.Struct):
+    """A unique index: its columns, folded; whether it holds whole values, no beginnings."""
+
+    columns: set[str]
+    whole: bool = True
+
+
+class Existing(msgspec.Struct, frozen=True):
+    """A table as the server has it; columns by folded name, and where foreign keys point to."""
+
+    database: str
+    name: str
+    engine: str
+    transactional: bool
+    columns: Mapping[str, ExistingColumn]
+    unique: Sequence[Index]
+    parents: Sequence[tuple[str, str]]
+
+    @property
+    def quoted(self) -> str:
+        """Return the name for a statement."""
+        return f"{quoted(self.database)}.{quoted(self.name)}"
+
+    def column(self, name: str) -> ExistingColumn | None:
+        """Return the column MariaDB means by `name`: it knows no capitals there."""
+        return self.columns.get(name.lower())
+
+    def is_unique_by(self, key: Iterable[str]) -> bool:
+        """Tell whether a unique index covers exactly `key`."""
+        wanted = {name.lower() for name in key}
+        return any(index.whole and index.columns == wanted for index in self.unique)
+
+    def is_unique_only_by(self, key: Iterable[str]) -> bool:
+        """Tell whether two rows that a unique index takes for one have the same `key`."""
+        wanted = {name.lower() for name in key}
+        return all(index.whole and index.columns >= wanted for index in self.unique)
+
+
+def refuse_names(schema: TableSchema) -> None:
+    """Stop where MariaDB would take a name for another one, or for one of the sink's own."""
+    if schema.table.name.lower().startswith(_OURS):
+        raise SchemaIncompatible(
+            f"a table of the sink's own would be called {schema.table.name}",
+            hint="Map the topic to another table with `to:`.",
+        )
+    names = [schema.table.schema, schema.table.name, *(c.name for c in schema.columns)]
+    for name in names:
+        if name and max(name) > _LAST_CHARACTER:
+            raise SchemaIncompatible(
+                f"MariaDB takes no name like {name}: a character of it is outside the basic plane",
+                hint="Map the table to another with `to:`, its columns with `fields:`.",
+            )
+    seen: dict[str, str] = {}
+    for column in schema.columns:
+        other = seen.setdefault(column.name.lower(), column.name)
+        if other != column.name:
+            raise SchemaIncompatible(
+                f"{schema.table} has columns {other} and {column.name}, which are one to MariaDB",
+                hint="Rename one of them in the mapping (`fields:`).",
+            )
+
+
+def refuse_engine(existing: Existing) -> None:
+    """Stop at an engine without transactions."""
+    if not existing.transactional:
+        raise PreflightFailed(
+            f"{existing.database}.{existing.name} is of the engine {existing.engine}, which knows "
+            "no transactions: rows and cursor would not move together",
+            hint=f"ALTER TABLE {existing.quoted} ENGINE=InnoDB;",
+        )
+
+
+def refuse_unlike(column: Column, existing: Existing) -> None:
+    """Stop where the column would turn values into something else, or take none at all."""
+    there = existing.column(column.name)
+    if there is None or _keeps(column, there):
+        return
+    raise SchemaIncompatible(
+        f"{existing.name}.{there.name} is {there.type} in the target, which would not keep a "
+        f"{column.type.logical} as it is: that is stored as {storage(column.type)}",
+        hint=f"Cast it in the mapping (`{column.name}: {{from: …, as: …}}`), map it to another "
+        f"column, or: ALTER TABLE {existing.quoted} MODIFY {quoted(there.name)} "
+        f"{storage(column.type)};",
+    )
+
+
+def _keeps(column: Column, there: ExistingColumn) -> bool:
+    logical = column.type.logical
+    if there.family not in _TAKEN[logical]:
+        return False
+    if logical == "decimal" and there.family == "decimal":
+        return there.scale >= column.type.scale
+    cuts = there.family in _FRACTIONS.get(logical, ()) and there.scale < _FRACTION
+    return not cuts or column.type.native == f"mariadb {there.type}"  # nothing is there to be cut
+
+
+def refuse_key(schema: TableSchema, existing: Existing) -> None:
+    """Stop where no unique index tells rows apart as the key does."""
+    if not schema.key:
+        return
+    if not existing.is_unique_by(schema.key):
+        key = ", ".join(map(quoted, schema.key))
+        raise PreflightFailed(
+            f"no unique index of {existing.database}.{existing.name} covers exactly "
+            f"{', '.join(schema.key)}",
+            hint=f"CREATE UNIQUE INDEX {quoted('tailrace_key')} ON {existing.quoted} ({key});",
+        )
+    for name in schema.key:
+        there = existing.column(name)
+        if there is not None and not there.is_exact and schema.column(name).type.logical in WIDE:
+            raise PreflightFailed(
+                f"the key {existing.name}.{there.name} takes texts for equal that differ in "
+                f"capitals, accents or blanks ({there.collation})",
+                hint=f"ALTER TABLE {existing.quoted} MODIFY {quoted(there.name)} {there.type} "
+                "CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL;",
+            )
