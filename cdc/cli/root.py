@@ -54,7 +54,9 @@ COMMANDS: dict[str, Listed] = {
     "sink": Listed("cdc.cli.sink:app", _RUN, "Run one sink in this process, or rewind it."),
     "status": Listed("cdc.cli.status:status", _LOOK, "Show how every worker stands."),
     "tail": Listed("cdc.cli.tail:tail", _LOOK, "Print the records of a topic, decoded."),
-    "schema": Listed("cdc.cli.schema:app", _LOOK, "Show the schemas of a topic, or compare them."),
+    "schema": Listed(
+        "cdc.cli.schema:app", _LOOK, "Show schemas, compare them, or check a migration."
+    ),
     "map": Listed("cdc.cli.map:app", _LOOK, "Try what a mapping makes of records: before, after."),
     "verify": Listed(
         "cdc.cli.verify:verify", _LOOK, "Compare a sink's tables with the source, while both run."
