@@ -21,10 +21,11 @@ from confluent_kafka import Message
 from cdc.errors import DataError
 from schemas.change import ABSENT
 from schemas.table import TableSchema
+from sinks.binding import MappedTable
 from sinks.debezium_record import Records, Schemas, Shape
 from sinks.debezium_table import BoundTable, Tables, Values
 from sinks.decode import DELETE, SKIP, TRUNCATE, UPSERT, Event, poison
-from sinks.mapping import MappedTable, TableMap
+from sinks.mapping import TableMap
 
 __all__ = ["DebeziumTopic", "Surroundings"]
 

@@ -16,11 +16,13 @@ import msgspec
 from cdc.errors import ConfigError, DataError
 from schemas.change import ABSENT, Cell
 from schemas.table import Column, TableId, TableSchema, Type
+from sinks.binding import MappedTable
 from sinks.debezium_record import Records, Schemas, Shape
 from sinks.debezium_schema import declared
 from sinks.debezium_types import Kind, Read, column
 from sinks.decode import Key, key_of
-from sinks.mapping import MappedColumn, MappedTable, TableMap
+from sinks.fields import MappedColumn
+from sinks.mapping import TableMap
 
 __all__ = ["Bind", "BoundTable", "Tables", "Values"]
 

@@ -30,11 +30,11 @@ from schemas.change import ABSENT, Cell, Stamp
 from schemas.table import Column, TableSchema
 from schemas.types import LOGICAL, AvroValue
 from schemas.wire import FRAME_BYTES
+from sinks.binding import MappedTable
 from sinks.cast import Convert
 from sinks.expression import Expression
 from sinks.fields import Compute, MappedColumn
 from sinks.journal import VERSION, facts, moment, position, until
-from sinks.mapping import MappedTable
 from sinks.rules import Tally
 
 __all__ = [

@@ -16,7 +16,8 @@ from cdc.errors import DataError
 from cdc.verify.readable import Piece, ReadableSource, Row
 from schemas.change import Cell
 from schemas.table import Column
-from sinks.mapping import MappedColumn, MappedTable
+from sinks.binding import MappedTable
+from sinks.fields import MappedColumn
 
 __all__ = ["Expected", "View"]
 

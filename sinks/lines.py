@@ -17,8 +17,9 @@ from schemas.avro import column_type, envelope_schema
 from schemas.executor import compiled
 from schemas.table import TableId, TableSchema
 from schemas.types import LOGICAL
+from sinks.binding import MappedTable
 from sinks.decode import Decoder, Event
-from sinks.mapping import MappedColumn, MappedTable
+from sinks.fields import MappedColumn
 from sinks.sql import escaped
 
 __all__ = ["Read", "line_reader"]

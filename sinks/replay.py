@@ -30,11 +30,12 @@ from cdc.errors import DataError, TargetUnavailable
 from cdc.kafka import KafkaConfig
 from cdc.topics import topic_parts
 from schemas.table import TableId
+from sinks.binding import target_name
 from sinks.collapse import in_source_order, source_order
 from sinks.decode import DELETE, POISON, UPSERT, Event, poison
 from sinks.history import History, rows_of
 from sinks.letters import REPLAYED, Letter, LetterTopic, original
-from sinks.mapping import Selection, target_name
+from sinks.mapping import Selection
 from sinks.routes import Routes, Schemas
 from sinks.target import Cursor, CursorMoved, Span, Target, TopicPartition
 from sinks.topics import Topics

@@ -11,11 +11,12 @@ from cdc.errors import ConfigError, DataError
 from schemas.avro import table_schema
 from schemas.table import TableSchema
 from schemas.wire import schema_id
+from sinks.binding import MappedTable
 from sinks.debezium import DebeziumTopic
 from sinks.debezium_record import is_debezium
 from sinks.decode import Decoder, Event, poison
 from sinks.lines import Read, line_reader
-from sinks.mapping import MappedTable, Selection, TableMap
+from sinks.mapping import Selection, TableMap
 from sinks.policy import ALONE, Lineage
 from sinks.rules import Tally
 from sinks.screen import Screen

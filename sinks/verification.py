@@ -16,8 +16,10 @@ from cdc.verify.compare import Pair
 from cdc.verify.forms import form_of
 from cdc.verify.readable import Hashing, Readable, ReadableSource, Wanted
 from schemas.table import TableId, TableSchema
+from sinks.binding import MappedTable
 from sinks.expected import Expected, View
-from sinks.mapping import MappedColumn, MappedTable, TableMap
+from sinks.fields import MappedColumn
+from sinks.mapping import TableMap
 
 __all__ = ["Match", "match"]
 

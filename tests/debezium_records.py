@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 from schemas.table import TableSchema
+from sinks.binding import MappedTable
 from sinks.debezium import DebeziumTopic
 from sinks.decode import Event
-from sinks.mapping import MappedTable, TableMap
+from sinks.mapping import TableMap
 
 TOPIC = "shop.public.orders"
 SOURCE = {"schema": "public", "table": "orders", "ts_ms": 1_700_000_000_000}

@@ -8,8 +8,9 @@ from schemas.avro import envelope_schema
 from schemas.change import Change, Origin, Rows
 from schemas.plan import Plan, SourceName
 from schemas.table import Column, TableId, TableSchema, Type
+from sinks.binding import MappedTable
 from sinks.decode import Decoder, Event
-from sinks.mapping import MappedTable, TableMap
+from sinks.mapping import TableMap
 
 __all__ = ["ORDERS", "TOPIC", "payloads", "reader", "through"]
 

@@ -16,8 +16,9 @@ from cdc.errors import CdcError
 from schemas.avro import table_schema
 from schemas.registry import Registry
 from schemas.subjects import Strategy
+from sinks.binding import MappedTable
 from sinks.debezium_record import is_debezium
-from sinks.mapping import MappedTable, Selection
+from sinks.mapping import Selection
 
 __all__ = ["mapping_findings"]
 

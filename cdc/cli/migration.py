@@ -25,7 +25,8 @@ from schemas.avro import table_schema
 from schemas.evolution import differences
 from schemas.subjects import Strategy
 from schemas.table import Column, TableId, TableSchema
-from sinks.mapping import MappedTable, Selection, TableMap
+from sinks.binding import MappedTable
+from sinks.mapping import Selection, TableMap
 from sinks.policy import Change, Declared, Lineage, SchemaChanges, changes, plan
 
 __all__ = ["Finding", "Judge", "Latest"]

@@ -19,7 +19,8 @@ from cdc.verify.compare import Pair, differing
 from cdc.verify.readable import NotThere, ReadableSource, Row
 from cdc.verify.settle import Difference, differences, settle
 from schemas.table import TableId, TableSchema
-from sinks.mapping import Selection, target_name
+from sinks.binding import target_name
+from sinks.mapping import Selection
 from sinks.passage import Passage
 from sinks.surplus import remove
 from sinks.target import Target

@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
-from typing import Any, Literal, LiteralString
+from typing import Any, Literal
 
 import msgspec
 import psycopg
-import structlog
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -38,26 +37,19 @@ from sinks.postgres.cursors import CursorTable
 from sinks.postgres.errors import translated
 from sinks.postgres.merge import Staged, StagedTable
 from sinks.postgres.preflight import findings
+from sinks.postgres.rivals import LOCK_S, Rivals
 from sinks.refusals import vanished
 from sinks.sql import parents_first
 from sinks.target import Barrier, Cursor, RowsRefused, Span, Step, TopicPartition
 
 __all__ = ["Config", "PostgresTarget", "check", "create", "drop", "readable"]
 
-_log = structlog.get_logger(__name__)
-
-_LOCK_S = 5
 _SETTINGS = {
-    "lock_timeout": f"{_LOCK_S}s",
+    "lock_timeout": f"{LOCK_S}s",
     "idle_in_transaction_session_timeout": "60s",
     "temp_buffers": "16MB",
 }
 _MANY_STEPS = 32
-_FROZEN_S = 30
-_FROZEN_RESERVATION: LiteralString = (
-    "state <> 'active' AND pid IN (SELECT l.pid FROM pg_locks l "
-    "WHERE l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.granted)"
-)
 _RESERVED = (
     "another worker applies the partitions of all, since rows of several waited for one another"
 )
@@ -100,10 +92,9 @@ class PostgresTarget:
         self._config = config
         self._reserved = False
         self._owner = f"{context.pipeline}/{context.name}"
-        self._application = f"tailrace/{context.pipeline}/sink/{context.name}"
-        self._login = Login(
-            config.url.get_secret_value(), self._application[:63], TargetUnavailable
-        )
+        application = f"tailrace/{context.pipeline}/sink/{context.name}"[:63]
+        self._login = Login(config.url.get_secret_value(), application, TargetUnavailable)
+        self._rivals = Rivals(self._login)
         self._cursors = CursorTable(context, config.cursor_schema)
         self._barriers = BarrierTable(context, config.cursor_schema, self._cursors)
         self._connection: psycopg.Connection[Any] | None = None
@@ -200,7 +191,7 @@ class PostgresTarget:
                 failpoint("sink.before_stage")
                 work = self._stage(steps)
                 failpoint("sink.before_cursor")
-                with self._patience():
+                with self._rivals.patience(connection):
                     self._cursors.advance(connection, spans)
                 self._merge(work)
                 failpoint("sink.before_commit")
@@ -228,7 +219,7 @@ class PostgresTarget:
         query = "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))"
         found = self._live().execute(query, (self._owner,)).fetchone()
         if found is None or not found[0]:
-            self._end(_FROZEN_RESERVATION, _FROZEN_S)
+            self._rivals.end_reserving(self._live())
             raise TargetUnavailable(_RESERVED, hint="It goes on by itself.")
 
     def meet(self, barrier: Barrier) -> Sequence[int]:
@@ -241,11 +232,11 @@ class PostgresTarget:
             failpoint("sink.before_release")
 
         with self._named_errors():
-            with connection.transaction(), self._patience():
+            with connection.transaction(), self._rivals.patience(connection):
                 self._admit()
                 missing = self._barriers.meet(connection, barrier, empty)
             if missing:
-                self._end_frozen()
+                self._rivals.end_silent(connection)
         return missing
 
     def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
@@ -284,49 +275,6 @@ class PostgresTarget:
     def _forget(self) -> None:
         for table in self._tables.values():
             table.forget()
-
-    @contextmanager
-    def _patience(self) -> Iterator[None]:
-        """End whoever holds the cursors for too long."""
-        try:
-            yield
-        except psycopg.errors.LockNotAvailable as error:
-            self._end_holder()
-            raise TargetUnavailable(
-                f"another worker of {self._application} held the cursors for {_LOCK_S} s",
-                hint="Its connection was ended, because a frozen worker would hold them for ever.",
-            ) from error
-
-    def _end_holder(self) -> None:
-        """End the connections that have held this sink's cursors longer than we waited (R4)."""
-        query = (
-            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
-            "application_name = %s AND usename = current_user AND pid <> %s "
-            "AND xact_start < now() - make_interval(secs => %s)"
-        )
-        me = self._live().info.backend_pid
-        with connect(self._login) as other:
-            ended = other.execute(query, (self._application[:63], me, _LOCK_S)).fetchall()
-        _log.warning("ended a worker that held the cursors", pids=[row[0] for row in ended])
-
-    def _end_frozen(self) -> None:
-        """End connections that hold locks and say nothing: their worker is frozen.
-
-        Nobody waits for those locks at a barrier, so no time-out would find them.
-        """
-        self._end("state = 'idle in transaction'", _LOCK_S)
-
-    def _end(self, which: LiteralString, seconds: float) -> None:
-        """End this sink's connections that have been in a state for so long."""
-        query: LiteralString = (
-            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
-            "application_name = %s AND usename = current_user AND pid <> pg_backend_pid() "
-            "AND state_change < now() - make_interval(secs => %s) AND "
-        )
-        parameters = (self._application[:63], seconds)
-        ended = self._live().execute(query + which, parameters).fetchall()
-        if ended:
-            _log.warning("ended a worker that was frozen", pids=[row[0] for row in ended])
 
     def _merge(self, work: Sequence[Sequence[Staged]]) -> None:
         connection = self._live()

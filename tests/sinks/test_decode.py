@@ -13,8 +13,9 @@ from schemas.avro import envelope_schema
 from schemas.change import ABSENT, Cell, Change, Op, Origin, Rows, Stamp
 from schemas.plan import Plan, SourceName
 from schemas.table import TableSchema
+from sinks.binding import MappedTable
 from sinks.decode import DELETE, POISON, TRUNCATE, UPSERT, Decoder
-from sinks.mapping import MappedTable, TableMap
+from sinks.mapping import TableMap
 
 NO_MESSAGE: Any = None
 

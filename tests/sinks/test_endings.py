@@ -12,10 +12,11 @@ from cdc.errors import ConfigError
 from mapped import ORDERS, TOPIC, payloads, reader, through
 from schemas.change import ABSENT, Change, Op
 from schemas.table import TableSchema
+from sinks.binding import MappedTable
 from sinks.collapse import collapse
 from sinks.decode import POISON, SKIP, TRUNCATE, UPSERT, Event
 from sinks.journal import FACTS
-from sinks.mapping import MappedTable, TableMap
+from sinks.mapping import TableMap
 
 SOFT = {"soft_delete": "gone_at"}
 AT = b"2023-11-14 22:13:20+00"

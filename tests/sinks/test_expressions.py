@@ -14,11 +14,12 @@ from cdc.errors import ConfigError
 from mapped import ORDERS, TOPIC, reader, through
 from schemas.change import ABSENT, Cell, Change, Op
 from schemas.table import Column, TableId, TableSchema, Type
+from sinks.binding import MappedTable
 from sinks.cast import CASTS
 from sinks.debezium_table import BoundTable
 from sinks.decode import DELETE, POISON, SKIP, UPSERT, Event
 from sinks.expression import Expression
-from sinks.mapping import MappedTable, TableMap
+from sinks.mapping import TableMap
 
 WIDE = TableSchema(
     TableId("public", "wide"),

@@ -14,9 +14,10 @@ from schemas.change import ABSENT, Cell, Change, Op, Origin, Row, Rows
 from schemas.executor import SWITCH
 from schemas.plan import Plan, SourceName
 from schemas.table import Column, TableId, TableSchema, Type
+from sinks.binding import MappedTable
 from sinks.decode import DELETE, POISON, UPSERT, Decoder, Event
 from sinks.lines import Read, line_reader
-from sinks.mapping import MappedTable, TableMap
+from sinks.mapping import TableMap
 from sinks.sql import cells_of, line_of
 
 TOPIC = "shop.public.orders"

@@ -9,8 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from cdc.errors import ConfigError, DataError
 from schemas.table import Column, TableId, TableSchema, Type
+from sinks.binding import MappedTable
 from sinks.cast import CASTS, cast, json_path
-from sinks.mapping import MappedTable, Selection, TableMap, Tables
+from sinks.mapping import Selection, TableMap, Tables
 
 CUSTOMERS = TableSchema(
     TableId("public", "customers"),

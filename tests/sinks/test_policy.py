@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from cdc.config import parse_pipeline
 from schemas.evolution import widens
 from schemas.table import Column, TableId, TableSchema, Type
-from sinks.mapping import MappedTable, TableMap
+from sinks.binding import MappedTable
+from sinks.mapping import TableMap
 from sinks.policy import (
     Change,
     Kind,

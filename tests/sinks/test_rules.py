@@ -12,8 +12,9 @@ from mapped import TOPIC, payloads
 from schemas.avro import envelope_schema
 from schemas.change import ABSENT, Cell, Change, Op, Stamp
 from schemas.table import Column, TableId, TableSchema, Type
+from sinks.binding import MappedTable
 from sinks.decode import DELETE, POISON, SKIP, TRUNCATE, UPSERT, Decoder, Event
-from sinks.mapping import MappedTable, TableMap
+from sinks.mapping import TableMap
 from sinks.rules import Tally
 from sinks.screen import Screen
 

@@ -1,0 +1,255 @@
+"""A mapping bound to one version of a table: its columns, its key, what a row has to pass.
+
+Everything about names and types is decided here, once per version; what is left per row is one
+function a column (`sinks/decode.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from cdc.errors import ConfigError
+from schemas.table import Column, TableId, TableSchema
+from sinks.cast import CASTS
+from sinks.expression import Expression
+from sinks.fields import FieldMap, MappedColumn, field_column
+from sinks.journal import FACTS, KEY, NOW, POSITION, VERSION, row_key
+from sinks.mapping import TableMap, Way
+from sinks.policy import ALONE, Lineage
+from sinks.rules import Rules
+
+__all__ = ["MappedTable", "target_name"]
+
+_APART: tuple[Way, ...] = ("append", "changes")
+"""Ways in which each change is a row of its own."""
+
+
+class MappedTable(msgspec.Struct, frozen=True):
+    """A mapping bound to one version of a table.
+
+    `rekeyed` says that the key is not the topic's: then an update may move a row's key. `where`
+    decides, over the source's columns, which rows the target has; `rules`, over the target's, which
+    may be applied. `mode` says what the rows are, `deleted` names the column that takes the time of
+    a delete.
+    """
+
+    schema: TableSchema
+    columns: tuple[MappedColumn, ...]
+    rekeyed: bool
+    source: TableSchema
+    where: Expression | None = None
+    rules: Rules | None = None
+    mode: Way = "mirror"
+    deleted: str | None = None
+
+    @property
+    def copies(self) -> bool:
+        """Whether every row of the source is one of the target, and no value is computed."""
+        if self.where is not None or self.rules is not None:
+            return False
+        computed = any(mapped.compute is not None for mapped in self.columns)
+        return not (computed or self.deleted) and self.mode == "mirror"
+
+    def keeps_apart(self, source: TableSchema) -> bool:
+        """Tell whether rows with different topic keys have different target keys (R8)."""
+        if self.mode in _APART:
+            return True
+        columns = {mapped.column.name: mapped for mapped in self.columns}
+        chosen = [columns[name] for name in self.schema.key]
+        plain = {m.source.name for m in chosen if m.source is not None and m.convert is None}
+        return bool(source.key) and plain.issuperset(source.key)
+
+    @classmethod
+    def bind(
+        cls, source: TableSchema, topic: str, table: TableMap, lineage: Lineage = ALONE
+    ) -> MappedTable:
+        """Bind `table` to `source`; `lineage` are its other versions.
+
+        Raises `errors.ConfigError` for a column that is not there.
+        """
+        columns = (*_columns(source, topic, table), *_added(table))
+        if table.way in _APART:
+            columns = tuple(_may_be_null(mapped) for mapped in columns)
+        schema = TableSchema(
+            target_name(source.table, topic, table.to),
+            tuple(mapped.column for mapped in _distinct(columns, topic)),
+            _key(source, columns, topic, table),
+            (*source.attributes, *row_key(source.key, _unchanged(columns), table.way)),
+        )
+        schema = lineage.told(schema, lambda version: _bound(version, topic, table), table.mode)
+        where = _filter(source, topic, table, keyed=bool(schema.key))
+        if (table.soft_delete or table.mode == "history") and not source.key and not table.key:
+            raise ConfigError(
+                f"tables.{topic}: a table without a key has no row that could be kept",
+                hint="`mode: append` keeps its changes.",
+            )
+        rules = None
+        if table.rules:
+            rules = Rules(table.rules, table.on_invalid, schema, f"tables.{topic}.rules")
+        rekeyed = bool(table.key)
+        return cls(schema, columns, rekeyed, source, where, rules, table.way, table.soft_delete)
+
+
+def _bound(version: TableSchema, topic: str, table: TableMap) -> TableSchema | None:
+    """Return another version as the target has it; None where the mapping does not fit."""
+    try:
+        return MappedTable.bind(version, topic, table).schema
+    except ConfigError:
+        return None
+
+
+def _added(table: TableMap) -> Sequence[MappedColumn]:
+    """Return the columns that tell of the change itself; the decoder fills them."""
+    if table.way in _APART:
+        told = FACTS if table.way == "append" else (*FACTS, POSITION)
+        return [MappedColumn(column, None) for column in told]
+    if table.mode == "history":
+        began, ended, until = VERSION
+        present = MappedColumn(until, None, lambda _: NOW)
+        return [MappedColumn(began, None), MappedColumn(ended, None), present]
+    if table.soft_delete:
+        return [MappedColumn(Column(table.soft_delete, CASTS["timestamptz"]), None)]
+    return []
+
+
+def _may_be_null(mapped: MappedColumn) -> MappedColumn:
+    """A truncation has no row, and a delete seldom all of it."""
+    if mapped.column.name in KEY:
+        return mapped
+    column = msgspec.structs.replace(mapped.column, nullable=True)
+    return msgspec.structs.replace(mapped, column=column)
+
+
+def _key(
+    source: TableSchema, columns: Sequence[MappedColumn], topic: str, table: TableMap
+) -> tuple[str, ...]:
+    if table.way in _APART:
+        return KEY
+    key = tuple(table.key) or _inherited_key(source, columns, topic)
+    if table.mode == "history":
+        return (*key, VERSION[-1].name)
+    names = {mapped.column.name for mapped in columns}
+    unknown = [name for name in key if name not in names]
+    if unknown:
+        raise ConfigError(
+            f"tables.{topic}.key: {', '.join(unknown)} is no column of the mapping",
+            hint=f"Choose among {', '.join(sorted(names))}.",
+        )
+    return key
+
+
+def target_name(table: TableId, topic: str, template: str) -> TableId:
+    """Return the target table that `to: template` means for a topic of `table`."""
+    # The template is cut before it is filled: a name of the source may hold dots itself.
+    schema, dot, rest = template.partition(".")
+    names = {"source": topic.partition(".")[0], "schema": table.schema, "table": table.name}
+    try:
+        schema, rest = schema.format(**names), rest.format(**names)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"tables.{topic}.to: {template!r} is not a table name",
+            hint="Use {source}, {schema} and {table}, as in `to: mirror.{table}`.",
+        ) from error
+    return TableId(schema, rest) if dot else TableId("", schema)
+
+
+def _columns(source: TableSchema, topic: str, table: TableMap) -> Sequence[MappedColumn]:
+    fields = [
+        field_column(name, field, source.columns, f"tables.{topic}.fields.{name}")
+        for name, field in table.fields.items()
+    ]
+    if table.fields and not (table.rest or table.rename or table.drop or table.flatten):
+        return fields
+    taken = {field.source for field in table.fields.values()} | table.fields.keys()
+    _refuse_unknown(source, topic, table)
+    rest = [
+        mapped
+        for column in source.columns
+        if not any(fnmatchcase(column.name, glob) for glob in table.drop)
+        for mapped in _kept(column, topic, table)
+        if column.name not in taken
+    ]
+    return [*rest, *fields]
+
+
+def _kept(column: Column, topic: str, table: TableMap) -> Sequence[MappedColumn]:
+    """Return what becomes of a column that no field takes."""
+    name = table.rename.get(column.name, column.name)
+    if column.name not in table.flatten:
+        kept = msgspec.structs.replace(column, name=name, generated=False)
+        return [MappedColumn(kept, column)]
+    return [
+        field_column(
+            f"{name}_{path.replace('.', '_')}",
+            FieldMap(path=f"{column.name}.{path}"),
+            [column],
+            f"tables.{topic}.flatten.{column.name}",
+        )
+        for path in table.flatten[column.name]
+    ]
+
+
+def _refuse_unknown(source: TableSchema, topic: str, table: TableMap) -> None:
+    known = [column.name for column in source.columns]
+    for block, names in (("rename", table.rename), ("flatten", table.flatten)):
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"tables.{topic}.{block}: the topic has no column {name!r}",
+                    hint=f"Choose among {', '.join(known)}.",
+                )
+
+
+def _distinct(columns: Sequence[MappedColumn], topic: str) -> Sequence[MappedColumn]:
+    names = [mapped.column.name for mapped in columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"tables.{topic}: two columns would be called {', '.join(twice)}",
+            hint="`rename` one of them.",
+        )
+    return columns
+
+
+def _filter(source: TableSchema, topic: str, table: TableMap, *, keyed: bool) -> Expression | None:
+    if table.where is None:
+        return None
+    where = Expression(table.where, f"tables.{topic}.where", source.columns)
+    if where.kind not in (None, "bool"):
+        raise ConfigError(
+            f"{where.place}: `{where.text}` gives {where.kind}, not true or false",
+            hint="Compare it with something.",
+        )
+    if not keyed:
+        raise ConfigError(
+            f"{where.place}: a table without a key cannot be filtered: nobody knows which row to "
+            "delete when one leaves the filter",
+            hint="Name unique target columns under `key:`.",
+        )
+    return where
+
+
+def _inherited_key(
+    source: TableSchema, columns: Sequence[MappedColumn], topic: str
+) -> tuple[str, ...]:
+    """Return the target columns the topic's key columns became, unchanged."""
+    places = _unchanged(columns)
+    missing = [name for name in source.key if name not in places]
+    if missing:
+        raise ConfigError(
+            f"tables.{topic}.fields: key column {', '.join(missing)} is not mapped as it is",
+            hint="Map it without a cast, or name another unique key with `key: [...]`.",
+        )
+    return tuple(places[name] for name in source.key)
+
+
+def _unchanged(columns: Sequence[MappedColumn]) -> dict[str, str]:
+    """Return source column → target column, of those that are mapped as they are."""
+    return {
+        mapped.source.name: mapped.column.name
+        for mapped in columns
+        if mapped.source is not None and mapped.convert is None
+    }
