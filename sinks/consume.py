@@ -66,7 +66,7 @@ def consumer_settings(group: str) -> dict[str, str | float | bool]:
         "group_id": group,
         "queued_max_messages_kbytes": 4 * 1024,
         "fetch_message_max_bytes": 512 * 1024,
-        "fetch_max_bytes": 4 * 1024 * 1024,
+        "fetch_max_bytes": 1024 * 1024,
         "fetch_wait_max_ms": 100,
         "fetch_queue_backoff_ms": 5,
         "partition_assignment_strategy": "cooperative-sticky",
