@@ -22,7 +22,7 @@ from cdc.status import StatusReader
 
 __all__ = ["drop"]
 
-_INTERNAL = ("positions", "control", "status")
+_INTERNAL = ("positions", "control", "status", "cursors")
 _GONE = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
