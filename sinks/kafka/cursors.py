@@ -25,7 +25,7 @@ from confluent_kafka import KafkaException, Producer
 from cdc.brokers import COMPACTED, TopicSettings, ensure_topic
 from cdc.compacted import CompactedTopic
 from cdc.connector import Context
-from cdc.errors import ConfigError, Fenced, StateError, TargetUnavailable
+from cdc.errors import CdcError, ConfigError, DataError, Fenced, StateError, TargetUnavailable
 from cdc.failpoints import failpoint
 from cdc.kafka import DEADLINE_S, KafkaConfig, its_own_error, kafka_error, producer_client
 from schemas.change import Stamp
@@ -84,8 +84,7 @@ class CursorTopic:
 
     def read(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Cursor | None]:
         """Return what is stored for `partitions`; raises as `sinks.stored.cursor_of`."""
-        self._own()
-        self._catch_up()
+        self._own()  # what others did before it is read; since then only we can write
         return {p: cursor_of(self._row(p), p, self._sink) for p in partitions}
 
     def compare(self, spans: Iterable[Span]) -> None:
@@ -106,20 +105,32 @@ class CursorTopic:
         written then.
         """
         self.compare(spans)
-        producer = self._own()
+        producer, known = self._own(), len(spans)
         self._call(lambda _: producer.begin_transaction(), "beginning a transaction")
         try:
             if fill is not None:
                 fill(producer)
+            self.compare(spans[known:])  # those of a batch larger than memory are known now
             for span in spans:
                 self._produce(producer, span.partition, span.end)
             failpoint("sink.before_commit")
             self._call(producer.commit_transaction, f"committing to {self.name}")
+        except DataError:
+            self._call(producer.abort_transaction, "aborting a transaction")
+            raise
         except BaseException:
             self._release(abort=True)
             raise
         for span in spans:
             self._values[_place(span.partition)] = _value(span.partition, span.end)
+
+    def overtaken(self, spans: Sequence[Span]) -> CdcError:
+        """Return what `errors.Fenced` of `commit` means: cursors that moved, or a mere owner."""
+        self._catch_up()
+        away = sum(not self._is_at(span) for span in spans)
+        if away:
+            return displaced(away)
+        return TargetUnavailable(f"sink {self._sink} was taken over, and nothing was written since")
 
     def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
         """Put cursors where an operator wants them, whatever they were; None forgets one."""
@@ -129,7 +140,11 @@ class CursorTopic:
                 self._produce(producer, partition, cursor)
 
         self._insist(lambda: self.commit((), fill))
-        self._catch_up()
+        for partition, cursor in cursors.items():
+            if cursor is None:
+                self._values.pop(_place(partition), None)
+            else:
+                self._values[_place(partition)] = _value(partition, cursor)
 
     def forget(self) -> None:
         """Forget every cursor of this sink."""

@@ -165,7 +165,7 @@ def test_dropping_a_sink_forgets_its_cursors_and_asks_the_endpoint_nothing(
     target.apply([], [span(None, 1)])
     said = list(http.drop(endpoint.context, endpoint.config, dry_run=False))
     assert said == [f"cursors of sink crm in {endpoint.context.pipeline}.cursors"]
-    assert target.cursors([PLACE]) == {PLACE: None}
+    assert endpoint.open(CHANGES).cursors([PLACE]) == {PLACE: None}
     assert receiver.asked == []
 
 
