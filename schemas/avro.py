@@ -22,6 +22,7 @@ __all__ = [
     "key_type",
     "message_schema",
     "raw_schema",
+    "row_schema",
     "table_schema",
     "unescape",
 ]
@@ -135,13 +136,22 @@ def _tail() -> list[AvroSchema]:
     ]
 
 
-def envelope_schema(schema: TableSchema, topic: str) -> AvroSchema:
-    """Return the value schema of a table's topic."""
-    row = {
+def row_schema(schema: TableSchema, topic: str) -> AvroSchema:
+    """Return the value schema of a topic whose values are rows by themselves."""
+    return {**_row(schema), "namespace": _namespace(topic)}
+
+
+def _row(schema: TableSchema) -> AvroSchema:
+    return {
         "type": "record",
         "name": "Value",
         "fields": [_value_field(c, key=c.name in schema.key) for c in schema.columns],
     }
+
+
+def envelope_schema(schema: TableSchema, topic: str) -> AvroSchema:
+    """Return the value schema of a table's topic."""
+    row = _row(schema)
     return {
         "type": "record",
         "name": "Envelope",
