@@ -21,7 +21,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cdc.errors import DataError
-from schemas.change import ABSENT, Cell
+from schemas.change import ABSENT
 from schemas.table import TableSchema
 from sinks.changes import Change, ChangeTable, changes_of
 from sinks.documents import Document, json_value
@@ -162,7 +162,7 @@ class Delivery:
         self._batching = batching
         self._plans: dict[TableSchema, _Plan] = {}
         self._tables: dict[TableSchema, ChangeTable] = {}
-        self._done: set[tuple[Cell, ...]] = set()
+        self._done: dict[_Place, int] = {}
         self._spans: dict[_Place, Span] = {}
         self._reached: dict[_Place, Cursor] = {}
 
@@ -201,7 +201,7 @@ class Delivery:
         """Send the changes of `step`. Raises `RowsRefused` for the first that is refused."""
         batch: list[_Item] = []
         for change in changes_of(step, self._tables):
-            if change.identity in self._done:
+            if change.offset < self._done.get((change.topic, change.partition), 0):
                 continue
             try:
                 item = self._item(change)
@@ -240,7 +240,7 @@ class Delivery:
 
     def _note(self, change: Change) -> None:
         place = (change.topic, change.partition)
-        self._done.add(change.identity)
+        self._done[place] = change.offset + 1  # a partition's changes come in its order
         span = self._spans.get(place)
         if span is not None:
             self._reached[place] = change.behind(self._reached.get(place, span.start))
