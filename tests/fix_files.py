@@ -20,9 +20,9 @@ from schemas.table import Column, TableId, TableSchema, Type
 from sinks.journal import FACTS, KEY, POSITION
 from sinks.target import Mapped, Step, TopicPartition
 from sinks.targets.files import Config, FilesTarget, create
-from sinks.testing import PLACE
 
 CONTEXT = Context("shop", "archive")
+PLACE = TopicPartition("shop.public.items", "topic-1", 0)
 
 
 class Files:

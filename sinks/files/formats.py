@@ -124,17 +124,18 @@ class Format(msgspec.Struct, frozen=True):
         converts, key = self.converts(schema), schema.key_indexes()
         values, refused = [], {}
         for row in rows:
+            value: list[Any] = []
             try:
-                values.append([_value(*pair) for pair in zip(converts, row, strict=True)])
+                for convert, cell in zip(converts, row, strict=True):
+                    value.append(convert(cell.decode()) if isinstance(cell, bytes) else None)
             except ValueError as error:
-                refused[schema.table, tuple(row[place] for place in key)] = str(error)
+                column = schema.columns[len(value)]
+                why = f"{schema.table}.{column.name} takes no such {column.type.logical}: {error}"
+                refused[schema.table, tuple(row[place] for place in key)] = why
+            values.append(value)
         if refused:
             raise RowsRefused(refused)
         return self.write(schema, values)
-
-
-def _value(convert: Convert, cell: Cell) -> Any:
-    return convert(cell.decode()) if isinstance(cell, bytes) else None
 
 
 def _parquet(schema: TableSchema, rows: Sequence[Sequence[Any]]) -> bytes:

@@ -15,12 +15,15 @@ counts when all its parts are there, since a worker may be killed between two of
 A range without rows is kept by a mark without content, at the end of the chain alone. The range
 behind it begins where the mark does, and then the mark is removed: one that begins before the end
 is therefore a leftover as well.
+
+The topic's id is base64, in which `/` may stand; it is quoted as in a URL.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -53,7 +56,7 @@ class Name(msgspec.Struct, frozen=True):
         place, stamp = self.partition, self.end.stamp
         told = "none" if stamp is None else ".".join(f"{number:x}" for number in stamp)
         return (
-            f"{place.topic}@{place.topic_id}-{place.partition}-{self.start:020d}-"
+            f"{place.topic}@{quote(place.topic_id, safe='')}-{place.partition}-{self.start:020d}-"
             f"{self.end.offset:020d}-{told}-{self.part}of{self.parts}.{self.suffix}"
         )
 
@@ -66,7 +69,7 @@ class Name(msgspec.Struct, frozen=True):
         told = found["stamp"]
         stamp = None if told == "none" else Stamp(*(int(n, 16) for n in told.split(".")))
         return cls(
-            TopicPartition(found["topic"], found["topic_id"], int(found["partition"])),
+            TopicPartition(found["topic"], unquote(found["topic_id"]), int(found["partition"])),
             int(found["start"]),
             Cursor(int(found["end"]), stamp),
             int(found["part"]),

@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from cdc.errors import StateError, TopicChanged
-from fix_files import Files, items, journal, offsets, row, steps
+from fix_files import PLACE, Files, items, journal, offsets, row, steps
 from schemas.change import Stamp
 from schemas.table import Column, Type
 from sinks.files.names import Name, chains
 from sinks.target import Cursor, CursorMoved, Span, TopicPartition
-from sinks.testing import PLACE, SECOND, span
+from sinks.testing import SECOND, span
 
 # The chain of names
 
@@ -90,11 +90,13 @@ def test_older_files_may_be_taken_away_and_files_of_others_lie_beside(store: Fil
     assert [start for start, _ in found[PLACE].files] == [5, 10]
 
 
-def test_every_name_is_read_as_it_was_written() -> None:
-    topic = TopicPartition("my-shop.public.a_b-1", "q-_8aZ09", 12)
+@pytest.mark.parametrize("topic_id", ["q-_8aZ09", "Ni3neGApTIy/ag3wULXQFw", "a+b/@-0=="])
+def test_every_name_is_read_as_it_was_written(topic_id: str) -> None:
+    topic = TopicPartition("my-shop.public.a_b-1", topic_id, 12)
     for stamp in (None, Stamp(3, 0x16B374D848, 12, 0)):
         name = Name(topic, 2**40, Cursor(2**41, stamp), 3, 11, "parquet")
         assert Name.read(str(name)) == name
+        assert "/" not in str(name)
 
 
 def test_files_of_a_topic_that_was_made_anew_stop_the_sink(store: Files) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cdc.config import parse_pipeline
 from cdc.errors import ConfigError, SchemaIncompatible, StateError, TargetUnavailable
-from fix_files import CONTEXT, ITEMS, Files, items, journal, offsets, row, steps
+from fix_files import CONTEXT, ITEMS, PLACE, Files, items, journal, offsets, row, steps
 from schemas.change import Stamp
 from schemas.table import Column, Type
 from schemas.types import LOGICAL
@@ -21,7 +21,7 @@ from sinks.files import store as store_module
 from sinks.target import Barrier, RowsRefused, TopicPartition
 from sinks.targets import files
 from sinks.targets.files import Config
-from sinks.testing import PLACE, span
+from sinks.testing import span
 
 PAGE = Path("sinks/targets/files.md")
 
@@ -101,7 +101,7 @@ def test_a_value_that_parquet_does_not_hold_is_refused_with_its_row(store: Files
     for kind, cell in odd.items():
         schema = journal(Column("v", Type(kind, "", 12, 2)))
         batch = steps(row(1, None), row(2, cell), schema=schema)
-        with pytest.raises(RowsRefused) as caught:
+        with pytest.raises(RowsRefused, match=rf"items\.v takes no such {kind}") as caught:
             target.apply(batch, [span(None, 3)])
         key = (PLACE.topic.encode(), b"0", b"2")
         assert list(caught.value.rows) == [(schema.table, key)]
