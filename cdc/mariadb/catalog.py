@@ -118,6 +118,12 @@ class Catalog:
         with whole_guard(self.login):
             return log_end(self.connection)
 
+    def bytes_behind(self, place: Place) -> int:
+        """Return how many bytes of the log lie behind `place`: all of it where it is of no file."""
+        files = [Place(name, int(size)) for name, size, *_ in self.rows("SHOW BINARY LOGS")]
+        left = sum(file.offset for file in files if file.covers(place) or file.file == place.file)
+        return max(left - place.offset, 0)
+
     def gtid_at(self, place: Place) -> Domains | None:
         """Return the position at a place of the log, None when that is no place of it."""
         query = "SELECT BINLOG_GTID_POS(%s, %s) IS NULL, BINLOG_GTID_POS(%s, %s)"

@@ -35,6 +35,7 @@ _PULL_EVENTS = 2_000
 _PULL_BYTES = 4 << 20
 _QUIET_S = 2.0
 _WAIT_S = 0.25
+_LOOK_S = 2.0
 _SILENT = 6
 """Heartbeats that may be missing before the connection counts as lost."""
 
@@ -47,6 +48,8 @@ class Session:
         self._login = Login(settings.url, settings.application)
         self._closing: list[Any] = []
         self._returned_at = 0.0
+        self._looked_at = 0.0
+        self._behind: int | None = None
 
     def open(self, after: dict[str, Any] | None, progress: Sequence[Progress]) -> None:
         """See `cdc.source.Source`. Raises `errors.Stop` or `errors.Unavailable`."""
@@ -99,6 +102,7 @@ class Session:
         while True:
             busy = self._work()
             batch = self._batch()
+            self._look()
             left = deadline - time.monotonic()
             if batch is not None or left <= 0:
                 return batch
@@ -137,6 +141,13 @@ class Session:
         self._returned, self._returned_at = position, time.monotonic()
         return Batch(rows, position, position.boundary, progress)
 
+    def _look(self) -> None:
+        """Ask now and then how much of the log is left to read."""
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_S:
+            self._behind = self._catalog.bytes_behind(self._transactions.position.place)
+            self._looked_at = now
+
     def _take_progress(self) -> list[Progress]:
         """Return the newest value of each key that changed."""
         lists = (self._history.progress, self._snapshots.jobs.progress)
@@ -163,6 +174,7 @@ class Session:
         return SourceStatus(
             state="snapshot" if snapshots.jobs else "streaming",
             waiting=next(filter(None, (snapshots.waiting, snapshots.refused)), ""),
+            lag_bytes=self._behind,
             snapshots=snapshots.jobs.counts(),
         )
 

@@ -187,3 +187,17 @@ def test_an_idle_source_moves_its_position_with_the_log(
     shop.execute("CREATE DATABASE IF NOT EXISTS elsewhere", "DROP DATABASE elsewhere")
     maria.until_caught_up()
     assert not maria.events
+
+
+def test_status_tells_how_much_of_the_log_is_left(shop: Database, maria: MariaCapture) -> None:
+    shop.execute("CREATE TABLE t (id int PRIMARY KEY, n mediumblob)")
+    maria.until_read()
+    maria.kill()
+    big = f"INSERT INTO t VALUES (%s, repeat('x', {8 << 20}))"
+    shop.execute(*[big % number for number in range(4)], "FLUSH BINARY LOGS", big % 4)
+    source = maria.open()
+    source.read(0.0)
+    left = source.status().lag_bytes
+    assert left is not None
+    assert left > 8 << 20
+    maria.until(lambda: source.status().lag_bytes == 0, "all of the log to be read")
