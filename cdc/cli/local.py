@@ -1,4 +1,4 @@
-"""`cdc local`: a Kafka, a schema registry and a PostgreSQL that stay up for a person.
+"""`cdc local`: a Kafka, a schema registry and databases that stay up for a person.
 
 Exit codes: 0 done or running, 4 nothing is up (`status` and `logs`), else as for every command.
 """
@@ -24,7 +24,7 @@ NOT_UP = 4
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="A local Kafka, schema registry and PostgreSQL, without Docker, for as long as you like.",
+    help="A local Kafka, schema registry and databases, without Docker, for as long as you like.",
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -35,15 +35,17 @@ class Server(StrEnum):
     KAFKA = "kafka"
     REGISTRY = "registry"
     POSTGRES = "postgres"
+    MARIADB = "mariadb"
 
 
 @app.command()
 def up(
     postgres: Annotated[int, typer.Option(help="PostgreSQL version, 14 to 18.")] = 18,
+    mariadb: Annotated[bool, typer.Option("--mariadb", help="A MariaDB 11.4 as well.")] = False,
     json: Json = False,
 ) -> None:
     """Start the stack, or say where it is; data of an earlier one is still there."""
-    _show(standing.up(postgres), json=json)
+    _show(standing.up(postgres, mariadb=mariadb), json=json)
 
 
 @app.command()
@@ -126,13 +128,14 @@ def _show(state: standing.State, *, json: bool) -> None:
     console.print("\n# for a pipeline file")
     console.print(f'kafka: {{bootstrap: "{kafka}", registry: "{registry}"}}')
     console.print(f'# PostgreSQL, as superuser\nurl: "{state.postgres.address}"')
+    if state.mariadb is not None:
+        console.print(f'# MariaDB, as root\nurl: "{state.mariadb.address}"')
 
 
 def _servers(state: standing.State) -> dict[str, Any]:
-    keys = {"kafka": "bootstrap", "registry": "url", "postgres": "url"}
     return {
         name: {
-            keys[name]: server.address,
+            "bootstrap" if name == "kafka" else "url": server.address,
             "running": server.running,
             "pid": server.pid,
             "log": server.log,

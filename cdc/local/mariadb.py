@@ -24,11 +24,11 @@ from typing import Any, Self
 import pymysql
 
 from cdc.connections.mariadb import quoted
-from cdc.local.cache import made_once
+from cdc.local.cache import is_made, made_once
 from cdc.local.errors import LocalStackError
 from cdc.local.fetch import fetch
 from cdc.local.home import Home
-from cdc.local.parts import mariadb_part
+from cdc.local.parts import Part, mariadb_part
 from cdc.local.process import Command, Server, environment, free_port, run_once
 
 __all__ = ["LocalMariaDB", "refuse_missing_library"]
@@ -73,6 +73,15 @@ SYSTEM_TABLES = (
 )
 MISSING_LIBRARY = re.compile(r"shared libraries: (\S+?):")
 PACKAGES = "apt-get install libcrypt1 libsystemd0 libstdc++6, or dnf install libxcrypt-compat"
+
+
+def missing_parts() -> list[Part]:
+    """What a server would have to fetch first."""
+    return [] if is_made(_folder()) else [mariadb_part()]
+
+
+def _folder() -> str:
+    return f"mariadb-{mariadb_part().version}"
 
 
 class LocalMariaDB:
@@ -206,7 +215,7 @@ class LocalMariaDB:
 
     def _binaries(self) -> Path:
         """The unpacked binaries; a copy where the server's user can reach it."""
-        tree = made_once(f"mariadb-{mariadb_part().version}", _unpack)
+        tree = made_once(_folder(), _unpack)
         return self._home.reachable(tree)
 
     def _configure(self, home: Path, binaries: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from cdc.local import postgres, registry
+from cdc.local import mariadb, postgres, registry
 from cdc.local.fetch import fetch
 from cdc.local.kafka import LocalKafka
 from cdc.local.mariadb import LocalMariaDB
@@ -54,7 +54,7 @@ class LocalStack:
         self._databases = databases
 
     def prepare(self) -> None:
-        """Fetch what is missing, with one display of progress; a MariaDB comes when it starts.
+        """Fetch what is missing, with one display of progress for all.
 
         Raises:
             LocalStackError: a part cannot be had, or has other bytes than it should.
@@ -62,6 +62,8 @@ class LocalStack:
         missing = [*kafka_parts(), *registry.missing_parts()]
         if "postgres" in self._databases:
             missing += postgres.missing_parts(self.postgres.version)
+        if "mariadb" in self._databases:
+            missing += mariadb.missing_parts()
         fetch(missing)
 
     def start(self) -> None:

@@ -3,10 +3,10 @@
     cdc local up ──runs──▶ launcher (this module as a program), until the stack is ready
                              └ supervisor, a fork of it without a terminal: nobody's child
                                  ├ LocalStack(data in the cache folder, usual ports)
-                                 └ state.json, written when all three are ready
+                                 └ state.json, written when all servers are ready
 
 `state.json` holds the supervisor's process id together with its start time, so that a reused id is
-never taken for it, and the Postgres password: the file is the user's alone. When the supervisor
+never taken for it, and the databases' passwords: the file is the user's alone. When the supervisor
 ends, however it ends, the guards end the servers; the data stays for the next `up`.
 """
 
@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -60,11 +61,13 @@ class State(msgspec.Struct, frozen=True):
     registry: ServerState
     postgres: ServerState
     version: int = VERSION
+    mariadb: ServerState | None = None
 
     @property
     def servers(self) -> dict[str, ServerState]:
         """The servers by name."""
-        return {"kafka": self.kafka, "registry": self.registry, "postgres": self.postgres}
+        found = {"kafka": self.kafka, "registry": self.registry, "postgres": self.postgres}
+        return {**found, "mariadb": self.mariadb} if self.mariadb else found
 
     @property
     def running(self) -> bool:
@@ -98,21 +101,23 @@ def status() -> State | None:
     return state if state.running else None
 
 
-def up(version: int = 18) -> State:
-    """Start the standing stack, or find it up; return when all three servers are ready.
+def up(version: int = 18, *, mariadb: bool = False) -> State:
+    """Start the standing stack, or find it up; return when all its servers are ready.
 
     Raises:
-        LocalStackError: a part could not be fetched or a server could not be started.
+        LocalStackError: a part could not be fetched, a server could not be started, or a stack is
+            up that has no MariaDB.
     """
+    databases = ("postgres", "mariadb") if mariadb else ("postgres",)
     with locked("standing", deadline=START_S):
         if found := status():
-            return found
-        LocalStack(version=version).prepare()
+            return _with_mariadb(found) if mariadb else found
+        LocalStack(version=version, databases=databases).prepare()
         log = folder() / "supervisor.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             launched = subprocess.run(
-                [sys.executable, "-m", "cdc.local.standing", str(version)],
+                [sys.executable, "-m", "cdc.local.standing", str(version), *databases],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -122,6 +127,15 @@ def up(version: int = 18) -> State:
         if launched.returncode != 0 or found is None:
             raise LocalStackError(end_of_log(log, 40), hint=f"the logs are in {folder()}")
         return found
+
+
+def _with_mariadb(found: State) -> State:
+    if found.mariadb is None:
+        raise LocalStackError(
+            "the stack that is up has no MariaDB",
+            hint="cdc local down, then cdc local up --mariadb; the data stays",
+        )
+    return found
 
 
 def down(*, wipe: bool = False) -> bool:
@@ -152,7 +166,7 @@ def _end(state: State) -> None:
 
 
 def log_of(server: str) -> Path:
-    """The log file of "kafka", "registry" or "postgres", of the running or the last stack."""
+    """The log file of a server, of the running or the last stack."""
     return folder() / server / f"{server}.log"
 
 
@@ -164,11 +178,11 @@ def _is_alive(pid: int, started: float) -> bool:
         return False
 
 
-def _supervise(version: int) -> None:
+def _supervise(version: int, databases: Sequence[str]) -> None:
     """Hold the stack until SIGTERM; the state file exists exactly while it is ready."""
     signal.signal(signal.SIGTERM, _leave)
     path = folder() / "state.json"
-    with LocalStack(version=version, data=folder(), ports=PORTS) as stack:
+    with LocalStack(version=version, databases=databases, data=folder(), ports=PORTS) as stack:
         scratch = path.with_suffix(".tmp")
         scratch.touch(mode=0o600)
         scratch.write_bytes(msgspec.json.encode(_state(stack)))
@@ -185,13 +199,14 @@ def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _state(stack: LocalStack) -> State:
-    kafka, registry, postgres = stack.kafka, stack.registry, stack.postgres
+    kafka, registry, postgres, mariadb = stack.kafka, stack.registry, stack.postgres, stack.mariadb
     return State(
         pid=os.getpid(),
         started=psutil.Process().create_time(),
         kafka=_server_state(kafka.bootstrap, kafka.server),
         registry=_server_state(registry.url, registry.server),
         postgres=_server_state(postgres.url, postgres.server),
+        mariadb=_server_state(mariadb.url, mariadb.server) if mariadb.server.running else None,
     )
 
 
@@ -199,12 +214,12 @@ def _server_state(address: str, server: Server) -> ServerState:
     return ServerState(address, server.pid or 0, str(server.log))
 
 
-def _launch(version: int) -> int:
+def _launch(version: int, databases: Sequence[str]) -> int:
     """Fork the supervisor and wait until it is ready; the exit code, 0 when it is."""
     supervisor = os.fork()
     if supervisor == 0:
         os.setsid()
-        _supervise(version)
+        _supervise(version, databases)
     limit = time.monotonic() + START_S
     while status() is None:
         if os.waitpid(supervisor, os.WNOHANG)[0]:
@@ -219,7 +234,7 @@ def _launch(version: int) -> int:
 def main() -> None:
     """Launch the supervisor; a failure is the last words in supervisor.log."""
     try:
-        sys.exit(_launch(int(sys.argv[1])))
+        sys.exit(_launch(int(sys.argv[1]), sys.argv[2:]))
     except LocalStackError as error:
         sys.exit(f"{error}\n{error.hint}")
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cdc.cli.local import app
+from cdc.connections.mariadb import Login, connect, fetch
 from cdc.local import LocalStackError, standing
 from cdc.local.cache import cache_folder
 from cdc.local.stack import LocalStack
@@ -26,7 +28,7 @@ def cdc_local(*arguments: str) -> Result:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The real cache under another name, so that a stack of the person at work is left alone."""
-    LocalStack().prepare()
+    LocalStack(databases=("postgres", "mariadb")).prepare()
     real = cache_folder()
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -60,15 +62,23 @@ def test_up_status_logs_down(folder: Path) -> None:
 def test_up_twice_is_one_stack(folder: Path) -> None:
     first = cdc_local("up", "--json").stdout
     assert cdc_local("up", "--json").stdout == first
+    with pytest.raises(LocalStackError, match="has no MariaDB"):
+        standing.up(mariadb=True)
     assert (folder / "state.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_status_prints_what_a_pipeline_file_needs(folder: Path) -> None:
-    up = json.loads(cdc_local("up", "--json").stdout)
+    up = json.loads(cdc_local("up", "--mariadb", "--json").stdout)
     said = cdc_local("status").stdout
     kafka, registry = up["kafka"]["bootstrap"], up["registry"]["url"]
     assert f'kafka: {{bootstrap: "{kafka}", registry: "{registry}"}}' in said
     assert up["postgres"]["url"] in said
+    assert up["mariadb"]["url"] in said
+    with closing(connect(Login(up["mariadb"]["url"], "test"))) as connection:
+        assert fetch(connection, "SELECT @@binlog_format") == [("ROW",)]
+    assert "ready for connections" in cdc_local("logs", "mariadb").stdout
+    cdc_local("down")
+    assert not psutil.pid_exists(up["mariadb"]["pid"])
 
 
 def test_a_killed_supervisor_takes_its_servers_along(folder: Path) -> None:
