@@ -59,10 +59,9 @@ class Expected:
     `masks` hide values as the source does before Kafka.
     """
 
-    engine = ""
-
     def __init__(self, source: ReadableSource, view: View, masks: Mapping[str, Mask]) -> None:
-        self._source = source
+        self._source, self.engine = source, source.engine
+        self._order = view.order
         self._masks = [masks.get(name) for name in view.sources]
         self._hides = any(mask is not None for mask in self._masks)
         self._places = {name: place for place, name in enumerate(view.sources)}
@@ -79,8 +78,12 @@ class Expected:
         self._source.close()
 
     def types(self) -> Sequence[str]:
-        """Return nothing: what is computed has no type of the server's."""
-        return ()
+        """Return the types of columns that are as they were; what is made has none."""
+        types = self._source.types()
+        return [
+            types[self._places[m.source.name]] if m.source is not None and m.convert is None else ""
+            for m in self._order
+        ]
 
     def rows(self, piece: Piece) -> Iterator[Row]:
         """Yield the rows a target is to have in a piece."""

@@ -23,6 +23,9 @@ from sinks.mapping import TableMap
 
 __all__ = ["Match", "match"]
 
+_ORDERED = ("int16", "int32", "int64")
+"""Keys that every engine sorts alike, and cuts alike; all others are put into buckets."""
+
 _KEPT = {
     "append": "it is a journal of changes, not the rows of the source",
     "history": "it keeps every version of a row",
@@ -55,7 +58,8 @@ class Match(msgspec.Struct):
         copies = view.copies and not self.masks.keys() & set(view.sources[: len(view.order)])
         names = view.sources[: len(view.order)] if copies else view.sources
         inner = source(Wanted(self.table, names, view.width))
-        theirs = target(Wanted(self.target.table, view.names, view.width))
+        kinds = tuple(mapped.column.type for mapped in view.order)
+        theirs = target(Wanted(self.target.table, view.names, view.width, kinds))
         ours: Readable = inner if copies else Expected(inner, view, self.masks)
         pair = Pair(ours, theirs, view.width)
         try:
@@ -72,15 +76,17 @@ class Match(msgspec.Struct):
         """Let the servers hash where equal rows have equal hashes; else compare values."""
         ours, theirs = pair.ours, pair.theirs
         kinds = [mapped.column.type for mapped in self.view.order]
-        alike = [False] * len(kinds)
-        if ours.engine == theirs.engine:
-            alike = [one == other for one, other in zip(ours.types(), theirs.types(), strict=True)]
+        types = zip(ours.types(), theirs.types(), strict=True)
+        one_engine = ours.engine == theirs.engine
+        alike = [one_engine and one == other != "" for one, other in types]
         if all(alike) and isinstance(ours, Hashing) and isinstance(theirs, Hashing):
             pair.hashing = (ours, theirs)
             pair.width = pair.width or 1
         elif pair.width:
             forms = zip(kinds, alike, strict=True)
             pair.forms = [None if same else form_of(kind) for kind, same in forms]
+            numbers = all(kind.logical in _ORDERED for kind in kinds[: pair.width])
+            pair.sorted_alike = one_engine or numbers
         else:
             raise ConfigError(
                 f"{self.table} has no key, and its columns are not copied as they are between "

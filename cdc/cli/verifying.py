@@ -17,6 +17,7 @@ from cdc.positions import PositionsTopic
 from cdc.topics import topic_name, topic_parts
 from cdc.verify.compare import Pair, differing
 from cdc.verify.readable import NotThere, ReadableSource, Row
+from cdc.verify.scatter import scattered
 from cdc.verify.settle import Difference, differences, settle
 from schemas.table import TableId, TableSchema
 from sinks.binding import target_name
@@ -224,8 +225,12 @@ class _Table:
     def _walk(self, pair: Pair, *, repair: bool) -> None:
         outcome, estimate = self._outcome, self._source.estimate()
         doubtful: list[Row] = []
-        with closing(differing(pair, self._source.pieces(_PIECE))) as pieces:
-            for found in pieces:
+        if pair.sorted_alike:
+            looks = differing(pair, self._source.pieces(_PIECE))
+        else:
+            looks = scattered(pair, estimate)
+        with closing(looks) as every:
+            for found in every:
                 outcome.rows += found.ours
                 outcome.target_rows += found.theirs
                 self._tell(outcome.source, outcome.rows, max(estimate, outcome.rows))

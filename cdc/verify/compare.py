@@ -20,7 +20,7 @@ import msgspec
 
 from cdc.verify.readable import Hashing, Piece, Readable, Row
 
-__all__ = ["Form", "Found", "Pair", "differing"]
+__all__ = ["Form", "Found", "Pair", "differing", "unequal"]
 
 _AHEAD = 4
 
@@ -34,7 +34,8 @@ class Pair(msgspec.Struct):
     """The two sides of a table; `width` is the number of key columns.
 
     `hashing` are the same sides where both servers hash rows alike. `forms` bring cells to what can
-    be compared, one for each column; none where the texts themselves can.
+    be compared, one for each column; none where the texts themselves can. `sorted_alike` says that
+    both sides have about the same rows between two keys.
     """
 
     ours: Readable
@@ -42,6 +43,7 @@ class Pair(msgspec.Struct):
     width: int
     hashing: tuple[Hashing, Hashing] | None = None
     forms: Sequence[Form | None] = ()
+    sorted_alike: bool = True
 
     def by_key(self, rows: Iterable[Row]) -> dict[Row, Row]:
         """Return rows by their keys, which are in the form both sides share."""
@@ -56,11 +58,29 @@ class Pair(msgspec.Struct):
             return True
         if ours is None or theirs is None or len(ours) != len(theirs):
             return False
-        return any(self.forms) and self._normal(ours) == self._normal(theirs)
+        if not any(self.forms) or len(ours) != len(self.forms):
+            return False
+        cells = zip(ours, theirs, self.forms, strict=True)
+        return all(one == other or _equal(one, other, form) for one, other, form in cells)
+
+    def normalised(self, rows: Iterable[Row]) -> Iterator[tuple[Row, Row]]:
+        """Yield key and whole row, all of it in the form both sides share."""
+        for row in rows:
+            normal = self._normal(row) if any(self.forms) else row
+            yield normal[: self.width], normal
 
     def _normal(self, row: Row) -> Row:
+        if len(row) > len(self.forms):
+            return row
         cells = zip(row, self.forms, strict=False)
         return tuple([c if c is None or form is None else form(c) for c, form in cells])
+
+
+def _equal(one: bytes | None, other: bytes | None, form: Form | None) -> bool:
+    """Tell whether two texts that differ are one value."""
+    if one is None or other is None or form is None:
+        return False
+    return form(one) == form(other)
 
 
 class Found(msgspec.Struct):
@@ -90,14 +110,14 @@ def differing(pair: Pair, pieces: Iterable[Piece]) -> Generator[Found, None, Non
         if pair.hashing is None:
             rows = _rows_of(pair, pair.ours), _rows_of(pair, pair.theirs)
             for _, mine, its in _walk((ours, theirs), rows, pieces):
-                yield Found(len(mine), len(its), _unequal(mine, its, pair.same))
+                yield Found(len(mine), len(its), unequal(mine, its, pair.same))
             return
         one, other = pair.hashing
         for piece, sums, those in _walk((ours, theirs), (one.sums, other.sums), pieces):
             keys: list[Row] = []
             if sums != those:
                 hashes = ours.ask(_hashes_of(one), piece), theirs.ask(_hashes_of(other), piece)
-                keys = _unequal(hashes[0].result(), hashes[1].result(), operator.eq)
+                keys = unequal(hashes[0].result(), hashes[1].result(), operator.eq)
             yield Found(sums.rows, those.rows, keys)
 
 
@@ -125,9 +145,10 @@ def _hashes_of(side: Hashing) -> Callable[[Piece], dict[Row, bytes | None]]:
     return lambda piece: dict(side.hashes(piece))
 
 
-def _unequal(
+def unequal(
     ours: dict[Row, _V], theirs: dict[Row, _V], same: Callable[[_V, _V], bool]
 ) -> list[Row]:
+    """Return the keys whose values differ, or that are on one side alone."""
     doubtful = [
         key
         for key, mine in ours.items()

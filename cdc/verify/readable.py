@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from cdc.errors import PreflightFailed
-from schemas.table import TableId
+from schemas.table import TableId, Type
 
 __all__ = ["Hashing", "NotThere", "Piece", "Readable", "ReadableSource", "Row", "Sums", "Wanted"]
 
@@ -30,11 +30,15 @@ class NotThere(PreflightFailed):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What to read of a table: columns by name, of which the first `key` are its key."""
+    """What to read of a table: columns by name, of which the first `key` are its key.
+
+    `kinds` are the types of the columns as they travel: what the texts of a key are.
+    """
 
     table: TableId
     columns: tuple[str, ...]
     key: int
+    kinds: tuple[Type, ...] = ()
 
 
 class Piece(msgspec.Struct, frozen=True):

@@ -33,6 +33,7 @@ from cdc.errors import (
     TargetUnavailable,
 )
 from cdc.failpoints import failpoint
+from cdc.verify.readable import Wanted
 from schemas.table import TableId, TableSchema
 from sinks.mapping import FieldMap, TableMap, fixed_targets
 from sinks.mariadb.barriers import BarrierTable
@@ -40,6 +41,7 @@ from sinks.mariadb.catalog import Catalog, place_of, run
 from sinks.mariadb.cursors import CursorTable, has
 from sinks.mariadb.existing import Existing
 from sinks.mariadb.preflight import findings, unfit
+from sinks.mariadb.readable import MariaDBTable
 from sinks.mariadb.reservation import Reservation
 from sinks.mariadb.table import Table
 from sinks.mariadb.transactions import SETTINGS, named_errors, rolled_back, savepoint, writing
@@ -49,7 +51,7 @@ from sinks.refusals import vanished
 from sinks.sql import parents_first
 from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
 
-__all__ = ["Config", "FieldMap", "MariaDBTarget", "TableMap", "check", "create", "drop"]
+__all__ = ["Config", "FieldMap", "MariaDBTarget", "TableMap", "check", "create", "drop", "readable"]
 
 
 class Config(BaseModel):
@@ -316,6 +318,12 @@ def check(context: Context, config: Config) -> Iterator[Finding]:
             may_create=config.schema_changes.creates,
             workers=config.workers,
         )
+
+
+def readable(context: Context, config: Config, wanted: Wanted) -> MariaDBTable:
+    """Return a table's rows, for `cdc verify`; it connects when it is opened."""
+    login = _login(context, config)
+    return MariaDBTable(login, place_of(wanted.table, address(login).database), wanted)
 
 
 def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cdc.connector import Context, Finding
 from cdc.errors import DataError, TargetUnavailable
 from cdc.failpoints import failpoint
+from cdc.verify.readable import Wanted
 from schemas.table import TableSchema
 from sinks.folder import located
 from sinks.ledger import BarrierTable, CursorTable
@@ -39,10 +40,11 @@ from sinks.sqlite.files import (
     writing,
 )
 from sinks.sqlite.preflight import findings
+from sinks.sqlite.readable import SqliteTable
 from sinks.sqlite.table import Table
 from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
 
-__all__ = ["Config", "SqliteTarget", "check", "create", "drop"]
+__all__ = ["Config", "SqliteTarget", "check", "create", "drop", "readable"]
 
 
 class Config(BaseModel):
@@ -235,6 +237,11 @@ def check(_context: Context, config: Config) -> Iterator[Finding]:
         may_create=config.schema_changes.creates,
         buffer_bytes=config.buffer_bytes,
     )
+
+
+def readable(_context: Context, config: Config, wanted: Wanted) -> SqliteTable:
+    """Return a table's rows, for `cdc verify`; it opens the file when it is opened."""
+    return SqliteTable(located(config.path), wanted)
 
 
 def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:

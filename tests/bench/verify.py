@@ -1,9 +1,10 @@
-"""How long `cdc verify` takes for ten million equal rows: two PostgreSQL databases, no workers.
+"""How long `cdc verify` takes for equal rows: PostgreSQL against itself, MariaDB or SQLite.
 
     PYTHONPATH=.:tests python tests/bench/verify.py --rows 10000000
+    PYTHONPATH=.:tests python tests/bench/verify.py --rows 1000000 --target mariadb
 
-Source and target are databases of one server on this machine. The time is that of the whole
-command; the rows are counted by it on both sides. One row is then spoiled and has to be found.
+All servers are on this machine, and no worker runs. The time is that of the whole command; the rows
+are counted by it on both sides. One row is then spoiled and has to be found.
 """
 
 from __future__ import annotations
@@ -11,16 +12,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from cdc.local import LocalKafka, LocalPostgres, LocalRegistry
+from cdc.connector import Context
+from cdc.local import LocalKafka, LocalMariaDB, LocalPostgres, LocalRegistry
+from cdc.plugins import load
+from cdc.postgres.copying import copy_lines
+from sinks.target import Mapped
+
+TABLES = {"shop.public.orders": {"to": "orders"}}
 
 ORDERS = Path(__file__).with_name("orders.sql").read_text("utf-8")
 FILL = """
@@ -37,16 +48,63 @@ def fill(url: str, rows: int) -> None:
         connection.execute("VACUUM ANALYZE orders")
 
 
+class Place:
+    """A target: its options in the pipeline file, how it is filled, how a row is spoiled."""
+
+    def __init__(self, options: dict[str, Any], spoil: Callable[[str], object]) -> None:
+        self.options, self.spoil = options, spoil
+
+    def copy(self, source: str) -> None:
+        """Fill it with the source's rows as a sink does."""
+        connector = load("target", self.options["type"])
+        config = connector.config.model_validate({**self.options, "tables": TABLES})
+        target = connector.offer("create")(Context("bench", "copy"), config)
+        postgres = load("source", "postgres")
+        wanted = postgres.config.model_validate({"url": source, "tables": ["public.orders"]})
+        [schema] = postgres.offer("discover")(wanted)
+        target.open()
+        target.prepare(schema)
+        with psycopg.connect(source) as connection:
+            lines = copy_lines(connection.pgconn, b"COPY orders TO STDOUT", lambda: None)
+            while chunk := list(islice(lines, 20_000)):
+                target.apply([[Mapped(schema, [], [], lines=chunk)]], [])
+        target.close()
+
+
+@contextmanager
+def place(engine: str, postgres: LocalPostgres, rows: int, folder: Path) -> Iterator[Place]:
+    """Give an empty target, but for PostgreSQL: that one is filled by its own server."""
+    if engine == "sqlite":
+        path = folder / "copy.db"
+
+        def spoil(statement: str) -> None:
+            with closing(sqlite3.connect(path, isolation_level=None)) as file:
+                file.execute(statement)
+
+        yield Place({"type": "sqlite", "path": str(path)}, spoil)
+    elif engine == "mariadb":
+        with LocalMariaDB() as server, closing(server.connect()) as connection:
+            url = server.create_database("target")
+            yield Place({"type": "mariadb", "url": url}, lambda text: query(connection, text))
+    else:
+        url = postgres.create_database("target")
+        fill(url, rows)
+        with psycopg.connect(url, autocommit=True) as other:
+            yield Place({"type": "postgres", "url": url}, lambda text: other.execute(text.encode()))
+
+
+def query(connection: Any, text: str) -> None:
+    connection.query(text.replace("UPDATE ", "UPDATE target."))
+
+
 def pipeline(
-    folder: Path, urls: tuple[str, str], kafka: LocalKafka, registry: LocalRegistry
+    folder: Path, source: str, target: dict[str, Any], kafka: LocalKafka, registry: LocalRegistry
 ) -> Path:
-    source, target = urls
-    tables = {"shop.public.orders": {"to": "public.orders"}}
     file = {
         "pipeline": "bench",
         "kafka": {"bootstrap": kafka.bootstrap, "registry": registry.url},
         "sources": {"shop": {"type": "postgres", "url": source, "tables": ["public.orders"]}},
-        "sinks": {"copy": {"type": "postgres", "url": target, "tables": tables}},
+        "sinks": {"copy": {**target, "tables": TABLES}},
     }
     path = folder / "tailrace.yaml"
     path.write_text(json.dumps(file))
@@ -69,26 +127,36 @@ def verify(path: Path, wait: float) -> tuple[float, dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
-    rows = parser.parse_args().rows
+    parser.add_argument("--target", choices=("postgres", "mariadb", "sqlite"), default="postgres")
+    asked = parser.parse_args()
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as name,
         LocalKafka() as kafka,
         LocalRegistry() as registry,
         LocalPostgres(18) as postgres,
+        place(asked.target, postgres, asked.rows, Path(name)) as target,
     ):
-        urls = postgres.create_database("source"), postgres.create_database("target")
-        for url in urls:
-            fill(url, rows)
-        path = pipeline(Path(folder), urls, kafka, registry)
-        load = os.getloadavg()
+        source = postgres.create_database("source")
+        fill(source, asked.rows)
+        if asked.target != "postgres":
+            target.copy(source)
+        path = pipeline(Path(name), source, target.options, kafka, registry)
+        load_before = os.getloadavg()
         seconds, table = verify(path, 1)
-        assert (table["state"], table["rows"], table["target_rows"]) == ("equal", rows, rows), table
-        with psycopg.connect(urls[1]) as connection:
-            connection.execute("UPDATE orders SET note = 'spoiled' WHERE id = %s", (rows // 2,))
+        found = table["state"], table["rows"], table["target_rows"]
+        assert found == ("equal", asked.rows, asked.rows), table
+        target.spoil(f"UPDATE orders SET note = 'spoiled' WHERE id = {asked.rows // 2}")
         _, spoiled = verify(path, 1)
         assert spoiled["state"] == "unknown", spoiled  # found, and nobody runs who could settle it
-    told = {"rows": rows, "seconds": round(seconds, 1), "rows_per_s": round(rows / seconds)}
-    sys.stdout.write(json.dumps({**told, "load_before": [round(one, 1) for one in load]}) + "\n")
+    rate = round(asked.rows / seconds)
+    told: dict[str, Any] = {
+        "target": asked.target,
+        "rows": asked.rows,
+        "seconds": round(seconds, 1),
+        "rows_per_s": rate,
+    }
+    told["load_before"] = [round(one, 1) for one in load_before]
+    sys.stdout.write(json.dumps(told) + "\n")
 
 
 if __name__ == "__main__":
