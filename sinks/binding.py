@@ -14,7 +14,7 @@ import msgspec
 from cdc.errors import ConfigError
 from schemas.table import Column, TableId, TableSchema
 from sinks.cast import CASTS
-from sinks.expression import Expression
+from sinks.expression import Expression, row_filter
 from sinks.fields import FieldMap, MappedColumn, field_column
 from sinks.journal import FACTS, KEY, NOW, POSITION, VERSION, row_key
 from sinks.mapping import TableMap, Way
@@ -80,7 +80,9 @@ class MappedTable(msgspec.Struct, frozen=True):
             (*source.attributes, *row_key(source.key, _unchanged(columns), table.way)),
         )
         schema = lineage.told(schema, lambda version: _bound(version, topic, table), table.mode)
-        where = _filter(source, topic, table, keyed=bool(schema.key))
+        where = row_filter(
+            table.where, f"tables.{topic}.where", source.columns, keyed=bool(schema.key)
+        )
         if (table.soft_delete or table.mode == "history") and not source.key and not table.key:
             raise ConfigError(
                 f"tables.{topic}: a table without a key has no row that could be kept",
@@ -212,24 +214,6 @@ def _distinct(columns: Sequence[MappedColumn], topic: str) -> Sequence[MappedCol
             hint="`rename` one of them.",
         )
     return columns
-
-
-def _filter(source: TableSchema, topic: str, table: TableMap, *, keyed: bool) -> Expression | None:
-    if table.where is None:
-        return None
-    where = Expression(table.where, f"tables.{topic}.where", source.columns)
-    if where.kind not in (None, "bool"):
-        raise ConfigError(
-            f"{where.place}: `{where.text}` gives {where.kind}, not true or false",
-            hint="Compare it with something.",
-        )
-    if not keyed:
-        raise ConfigError(
-            f"{where.place}: a table without a key cannot be filtered: nobody knows which row to "
-            "delete when one leaves the filter",
-            hint="Name unique target columns under `key:`.",
-        )
-    return where
 
 
 def _inherited_key(

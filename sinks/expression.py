@@ -27,7 +27,7 @@ from schemas.change import ABSENT, Cell
 from schemas.table import Column
 from sinks.values import cast_named, read_cell, sample
 
-__all__ = ["Expression", "check_syntax"]
+__all__ = ["Expression", "check_syntax", "row_filter"]
 
 _RESERVED = frozenset(
     [
@@ -203,3 +203,27 @@ def _line(error: Exception) -> str:
     said = re.split(r"\. (?:CEL does not coerce|Check (?:that|function))", said)[0]
     said = re.sub(r"Python function call failed: \w+: ", "", said)
     return said.replace("'NoneType' object", "null").rstrip(".")
+
+
+def row_filter(
+    text: str | None, place: str, columns: Sequence[Column], *, keyed: bool
+) -> Expression | None:
+    """Return the expression that says which rows a target has, None where there is none.
+
+    `keyed` tells whether the target has a key. Raises `errors.ConfigError`.
+    """
+    if text is None:
+        return None
+    where = Expression(text, place, columns)
+    if where.kind not in (None, "bool"):
+        raise ConfigError(
+            f"{where.place}: `{where.text}` gives {where.kind}, not true or false",
+            hint="Compare it with something.",
+        )
+    if not keyed:
+        raise ConfigError(
+            f"{where.place}: a table without a key cannot be filtered: nobody knows which row to "
+            "delete when one leaves the filter",
+            hint="Name unique target columns under `key:`.",
+        )
+    return where

@@ -11,18 +11,30 @@ import typer
 from pydantic import ValidationError
 
 from cdc import plugins
+from cdc.cli.proposal import match_tables, proposal_text
 from cdc.cli.shared import Json, print_json
 from cdc.errors import ConfigError
 from cdc.plugins import Connector
-from schemas.table import TableSchema
+from schemas.table import TableId, TableSchema
 
 __all__ = ["init", "pipeline_text"]
 
 _SCHEMES = {"postgresql": "postgres"}
+_TO_CONFIRM = """\
+# A proposal by names and types, with how sure it is. Look at each line, correct it, take the first
+# `# ` of each away, and let `cdc check` and `cdc map try` say what they make of it.
+"""
 
 
 def init(
-    url: Annotated[str, typer.Argument(help="Where the source is; its password is not written.")],
+    urls: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE [TARGET]",
+            help="Where the source is, and a database to propose a mapping into; no password is "
+            "written.",
+        ),
+    ],
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the source; the database's if left out.")
     ] = None,
@@ -37,15 +49,18 @@ def init(
 ) -> None:
     """Look at a database and write a pipeline file for it, every table listed, ready to edit.
 
+    With a target too, a mapping between both is proposed, by names and types, for you to confirm.
+
     Example: cdc init postgresql://cdc@db.example/shop --name shopdb
     """
-    if str(output) != "-" and output.exists() and not force:
-        raise ConfigError(f"{output} exists", hint="Name another with -o, or add --force.")
+    url, *targets = urls
+    _refuse(targets, output, force=force)
     source = name or _safe(urlsplit(url).path.strip("/")) or "source"
     connector = plugins.load("source", kind or _type(url))
     tables = _discovered(connector, url)
     variable = f"{re.sub(r'[^A-Z0-9]', '_', source.upper())}_URL"
-    text = pipeline_text(source, connector.name, variable, tables)
+    sinks = "".join(_proposal(source, tables, target) for target in targets)
+    text = pipeline_text(source, connector.name, variable, tables, sinks)
     if str(output) == "-":
         print(text, end="")
         return
@@ -59,9 +74,36 @@ def init(
     print(f"  cdc check -c {output}")
 
 
+def _refuse(targets: list[str], output: Path, *, force: bool) -> None:
+    if len(targets) > 1:
+        raise ConfigError("a pipeline file is made for one source, and one target")
+    if str(output) != "-" and output.exists() and not force:
+        raise ConfigError(f"{output} exists", hint="Name another with -o, or add --force.")
+
+
 def _type(url: str) -> str:
     scheme = urlsplit(url).scheme
     return _SCHEMES.get(scheme, scheme) or "postgres"
+
+
+def _proposal(source: str, tables: list[TableSchema], target: str) -> str:
+    """Return a mapping into the tables of another database, every line a comment.
+
+    Its tables are looked at as a source's are. Raises `errors.ConfigError` for other targets.
+    """
+    kind = _type(target)
+    if kind not in plugins.types("source"):
+        raise ConfigError(
+            f"the tables of a {kind} cannot be looked at",
+            hint="A mapping is proposed into postgresql:// and mariadb:// URLs.",
+        )
+    there = _discovered(plugins.load("source", kind), target)
+    foreign = [table for table in there if not _is_ours(table.table)]
+    return _TO_CONFIRM + proposal_text(source, kind, *match_tables(tables, foreign))
+
+
+def _is_ours(table: TableId) -> bool:
+    return table.schema == "tailrace" or table.name.startswith("tailrace_")
 
 
 def _safe(text: str) -> str:
@@ -81,11 +123,11 @@ def _discovered(connector: Connector, url: str) -> list[TableSchema]:
     return sorted(connector.offer("discover")(settings), key=lambda found: found.table)
 
 
-def pipeline_text(source: str, kind: str, variable: str, tables: list[TableSchema]) -> str:
-    """Return a pipeline file that publishes `tables`; a sink stands below as a comment."""
+def pipeline_text(
+    source: str, kind: str, variable: str, tables: list[TableSchema], sinks: str = ""
+) -> str:
+    """Return a pipeline file that publishes `tables`; `sinks`, or an example, stands below."""
     listed = "".join(_line(table) for table in tables) or '      - "*.*"\n'
-    example = next((t for t in tables if t.key), None)
-    table = str(example.table) if example is not None else "public.customers"
     return f"""\
 # A Tailrace pipeline. `cdc check` says what is missing, `cdc run` runs it, `cdc status` watches.
 pipeline: {source}
@@ -101,6 +143,13 @@ sources:
     # Globs work too, and `!` leaves out: ["public.*", "!public.audit_*"]
     tables:
 {listed}
+{sinks or _example(source, kind, tables)}"""
+
+
+def _example(source: str, kind: str, tables: list[TableSchema]) -> str:
+    example = next((t for t in tables if t.key), None)
+    table = str(example.table) if example is not None else "public.customers"
+    return f"""\
 # sinks:
 #   copy:
 #     type: {kind}

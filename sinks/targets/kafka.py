@@ -37,7 +37,7 @@ from schemas.table import TableSchema
 from sinks.kafka.cursors import CursorTopic, kafka_of
 from sinks.kafka.records import Record, Records, avro_form, json_form
 from sinks.mapping import Selection
-from sinks.options import BUFFER_BYTES, BufferBytes, Policy, Topics
+from sinks.options import BUFFER_BYTES, BufferBytes, Topics
 from sinks.refusals import vanished
 from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
 
@@ -62,7 +62,7 @@ class Config(BaseModel):
     truncate: Literal["refuse", "skip"] = Field(
         default="refuse", description="A truncation is a dead letter, or passed over"
     )
-    policy: Policy = "create+add"
+    create: bool = Field(default=True, description="Make missing topics, or stop at one")
     buffer_bytes: BufferBytes = BUFFER_BYTES
 
 
@@ -111,7 +111,7 @@ class KafkaTarget:
         self._cursors.place(cursors)
 
     def prepare(self, schema: TableSchema, *, known: bool = False) -> None:
-        """Make the topic by policy, and register its schemas."""
+        """Make the topic where it may be made, and register its schemas."""
         if schema in self._tables:
             return
         topic = topic_name("", schema.table, self._config.topic)
@@ -119,9 +119,9 @@ class KafkaTarget:
         there = topic in topic_ids(self._kafka, [topic])
         if known and not there:
             raise vanished(schema.table)
-        if not there and self._config.policy == "strict":
+        if not there and not self._config.create:
             raise SchemaIncompatible(
-                f"topic {topic} is missing, and `policy: strict` makes none",
+                f"topic {topic} is missing, and `create: false` makes none",
                 hint=f"kafka-topics.sh --create --topic {topic} --config cleanup.policy=compact",
             )
         cleanup = {"cleanup.policy": "compact"} if schema.key else {}

@@ -278,7 +278,7 @@ def test_a_topic_the_sink_reads_is_not_written(pipeline: Pipeline) -> None:
 
 
 def test_a_strict_sink_makes_no_topic(pipeline: Pipeline) -> None:
-    topics = Topics(pipeline, policy="strict")
+    topics = Topics(pipeline, create=False)
     with pytest.raises(SchemaIncompatible, match="is missing") as caught:
         topics.connect().prepare(ITEMS)
     assert "--create" in caught.value.hint
