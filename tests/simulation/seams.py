@@ -18,6 +18,7 @@ import cdc.postgres.snapshots
 import cdc.postgres.stream
 import cdc.publish
 import sinks.deadletter
+import sinks.postgres.rivals
 import sinks.session
 import sinks.targets.postgres
 from cdc.connector import Context
@@ -224,7 +225,8 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     yield sinks.targets.postgres, "connect", target.Connection
     yield sinks.targets.postgres, "StagedTable", target.StagedTable
     yield sinks.targets.postgres, "Catalog", target.Catalog
-    yield sinks.targets.postgres, "_log", SimpleNamespace(warning=lambda *_, **__: None)
+    yield sinks.postgres.rivals, "connect", target.Connection
+    yield sinks.postgres.rivals, "_log", SimpleNamespace(warning=lambda *_, **__: None)
     yield (
         cdc.publish,
         "_log",
