@@ -1,4 +1,4 @@
-"""A store of a test's own, a folder or one in memory: targets on it, and the rows in its files."""
+"""A store of a test's own, a folder, memory or S3: targets on it, and the rows in its files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import pyarrow.parquet as pq
 import pytest
+from moto.server import ThreadedMotoServer
 
 from cdc.connector import Context
 from schemas.change import Cell
@@ -43,13 +44,18 @@ class Files:
 
     def names(self) -> list[str]:
         """Paths of all files, below the store's own."""
-        files, root = fsspec.core.url_to_fs(self.path)
-        return sorted(path[len(root.rstrip("/")) + 1 :] for path in files.find(root))
+        files, root = self._below()
+        files.invalidate_cache()
+        return sorted(path[len(root) + 1 :] for path in files.find(root))
 
     def read(self, name: str) -> bytes:
-        files, root = fsspec.core.url_to_fs(self.path)
+        files, root = self._below()
         content: bytes = files.cat_file(f"{root}/{name}")
         return content
+
+    def _below(self) -> tuple[Any, str]:
+        files, root = fsspec.core.url_to_fs(self.path, **self.config.storage.get_secret_value())
+        return files, root.rstrip("/")
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of all files, as a reader of the folder finds them, in the order of offsets."""
@@ -99,11 +105,33 @@ def offsets(store: Files) -> list[int]:
     return [int(found["cdc_offset"]) for found in store.rows()]
 
 
-@pytest.fixture(params=["folder", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Files]:
-    """One that renames, and one that puts, as an object store does."""
-    in_memory = request.param == "memory"
-    place = Files(f"memory://{secrets.token_hex(4)}" if in_memory else str(tmp_path / "lake"))
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[dict[str, Any]]:
+    """The `storage` of a double of S3 (moto), which holds one bucket, `lake`."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    at = {"endpoint_url": f"http://{host}:{port}", "region_name": "eu-west-1"}
+    storage = {"key": "archive", "secret": "archive", "client_kwargs": at}
+    fsspec.filesystem("s3", **storage).mkdir("lake")
+    yield storage
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def store(request: pytest.FixtureRequest) -> Iterator[Files]:
+    """One that renames, and two that put, as an object store does."""
+    if request.param == "memory":
+        place = Files(f"memory://{secrets.token_hex(4)}")
+        yield place
+        place.close()
+    else:
+        yield request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def s3(bucket: dict[str, Any]) -> Iterator[Files]:
+    place = Files(f"s3://lake/{secrets.token_hex(4)}", storage=bucket)
     yield place
     place.close()
 

@@ -34,7 +34,7 @@ class Store:
         except (ImportError, ValueError) as error:
             raise ConfigError(
                 f"path: {url} cannot be reached: {error}",
-                hint="Install what fsspec needs for it, as `pip install s3fs`.",
+                hint="Install what fsspec needs for it, as `pip install 'tailrace[s3]'`.",
             ) from error
         self._root = self._root.rstrip("/")
         self.is_local = isinstance(self._files, LocalFileSystem)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Secret
 
 from cdc.connector import Context, Finding
 from cdc.errors import CdcError, ConfigError, DataError, StateError, TargetUnavailable
@@ -49,8 +49,9 @@ class Config(BaseModel):
 
     type: Literal["files"] = Field(default="files", description="The connector's name")
     path: str = Field(description="A folder, or a URL fsspec knows, as `s3://bucket/folder`")
-    storage: dict[str, Any] = Field(
-        default_factory=dict, description="What fsspec is told of the store, as `key: …` for S3"
+    storage: Secret[dict[str, Any]] = Field(
+        default=Secret[dict[str, Any]]({}),
+        description="What fsspec is told of the store, as `key: …` for S3",
     )
     format: Kind = Field(default="parquet", description="What the files are")
     by_time: By | None = Field(
@@ -79,7 +80,7 @@ class FilesTarget:
 
     def __init__(self, context: Context, config: Config) -> None:
         self._sink = context.name
-        self._store = Store(config.path, config.storage)
+        self._store = Store(config.path, config.storage.get_secret_value())
         self._format = FORMATS[config.format]
         self._folders = Folders(config.by_time, config.by)
         self._every = config.every
@@ -267,7 +268,7 @@ def _record_of(schema: TableSchema, row: Sequence[Cell]) -> tuple[str, int, int]
 def check(_context: Context, config: Config) -> Iterator[Finding]:
     """Look at the store, and at the names that are there."""
     try:
-        found = chains(Store(config.path, config.storage).find())
+        found = chains(Store(config.path, config.storage.get_secret_value()).find())
     except CdcError as error:
         yield Finding("fail", "files", str(error), error.hint)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -109,12 +110,12 @@ def test_files_of_a_topic_that_was_made_anew_stop_the_sink(store: Files) -> None
 # Killed on the way
 
 WORKER = """
-import sys
+import json, sys
 sys.path.insert(0, "tests")
 from fix_files import Files, items
 from sinks.testing import SECOND, span
 
-store = Files(sys.argv[1], by_time="hour")
+store = Files(sys.argv[1], by_time="hour", storage=json.loads(sys.argv[2]))
 target = store.open()
 target.apply(items(1), [span(None, 3)])
 spans = [span(3, 8), span(None, 4, SECOND)]
@@ -133,19 +134,31 @@ target.apply([*items(3, 4, 5), *items(2, partition=SECOND)], spans)
         ("sink.after_commit=kill:2", [1, 2, 3, 4, 5], (8, 4)),
     ],
 )
+@pytest.mark.parametrize("kind", ["folder", "s3"])
 def test_a_worker_killed_between_two_files_leaves_nothing_twice_and_nothing_out(
-    folder: Files, point: str, visible: list[int], reached: tuple[int, int | None]
+    request: pytest.FixtureRequest,
+    kind: str,
+    point: str,
+    visible: list[int],
+    reached: tuple[int, int | None],
 ) -> None:
+    store: Files = request.getfixturevalue(kind)
     done = subprocess.run(
-        [sys.executable, "-c", WORKER, folder.path],
+        [
+            sys.executable,
+            "-c",
+            WORKER,
+            store.path,
+            json.dumps(store.config.storage.get_secret_value()),
+        ],
         env={**os.environ, "CDC_FAILPOINTS": point, "PYTHONPATH": "."},
         capture_output=True,
         check=False,
         timeout=60,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert offsets(folder) == visible
-    target = folder.open()
+    assert offsets(store) == visible
+    target = store.open()
     found = target.cursors([PLACE, SECOND])
     assert tuple(c and c.offset for c in found.values()) == reached
     # What follows is cut elsewhere than what was lost.
@@ -153,9 +166,9 @@ def test_a_worker_killed_between_two_files_leaves_nothing_twice_and_nothing_out(
     spans = [span(reached[0], 11), span(reached[1], 6, SECOND)]
     second = [] if reached[1] else items(2, partition=SECOND)
     target.apply([*items(*first), *second], spans)
-    assert offsets(folder) == [1, 2, 3, 4, 5, 8, 9]
-    assert [name for name in folder.names() if name.endswith(".unfinished")] == []
-    folder.open()
+    assert offsets(store) == [1, 2, 3, 4, 5, 8, 9]
+    assert [name for name in store.names() if name.endswith(".unfinished")] == []
+    store.open()
 
 
 # Cursors that an operator moves
