@@ -159,6 +159,7 @@ def _ended(code: int, message: str) -> CdcError:
         return GapError(
             text,
             hint="what follows our position is not in the log: snapshot again with "
-            "`cdc position reset`, and keep the log longer (binlog_expire_logs_seconds)",
+            "`cdc position reset`, or say `snapshot: when_needed`, and keep the log longer "
+            "(binlog_expire_logs_seconds)",
         )
     return SourceUnavailable(text, hint="the worker tries again")

@@ -65,6 +65,15 @@ class History:
         """Take in every selected table that is not known yet. Raises `errors.Stop`."""
         self._look(transactions)
 
+    def known(self) -> list[Progress]:
+        """Return what is stored of every table."""
+        return [seen.progress() for seen in self._seen.values()]
+
+    def forsake(self) -> None:
+        """Nobody knows what became of the tables: each is emptied when it is met, and read."""
+        for seen in list(self._seen.values()):
+            self._remember(msgspec.structs.replace(seen, gone=True))
+
     def altered(self, statement: Statement, transactions: Transactions) -> None:
         """A statement has changed tables."""
         self._selection.forget()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from cdc.decode.gtid import Domains
+import time
+
+import msgspec
+
+from cdc.decode.gtid import Domains, Gtid
 from cdc.errors import GapError, PreflightFailed
 from cdc.mariadb.catalog import Catalog
 from cdc.mariadb.position import Place, Position
@@ -15,7 +19,7 @@ WANTED = {
 }
 """Variable → the value it must have, and what gives it."""
 
-_AGAIN = "read everything again: `cdc position reset`"
+_AGAIN = "read everything again: `cdc position reset`, or `snapshot: when_needed`"
 
 
 def _refuse_what_cannot_work(catalog: Catalog) -> None:
@@ -39,8 +43,12 @@ def _refuse_what_cannot_work(catalog: Catalog) -> None:
             )
 
 
-def first_position(catalog: Catalog) -> Position:
-    """Return the end of the log. Raises `errors.PreflightFailed`."""
+def first_position(catalog: Catalog, lost: Position | None = None) -> Position:
+    """Return the end of the log, of an incarnation never used before.
+
+    Seconds since 1970 are greater than any number a position that was reset could have held;
+    `lost` is one that cannot be gone on from. Raises `errors.PreflightFailed`.
+    """
     _refuse_what_cannot_work(catalog)
     place = catalog.log_end()
     gtid = catalog.gtid_at(place)
@@ -49,7 +57,8 @@ def first_position(catalog: Catalog) -> Position:
             f"the server knows no global transaction id for {place}",
             hint="run `cdc check`; the server's log says more",
         )
-    return Position(1, str(gtid), int(catalog.variable("server_id")), *place)
+    incarnation = max(int(time.time()), lost.incarnation + 1 if lost else 0)
+    return Position(incarnation, str(gtid), int(catalog.variable("server_id")), *place)
 
 
 def guarded(catalog: Catalog, stored: Position) -> Position:
@@ -61,7 +70,7 @@ def guarded(catalog: Catalog, stored: Position) -> Position:
     """
     _refuse_what_cannot_work(catalog)
     server = int(catalog.variable("server_id"))
-    if server != stored.server:
+    if server != stored.server or not stored.file:
         return _moved(catalog, stored, server)
     known = Domains.parse(stored.gtid)
     there = catalog.gtid_at(stored.place)
@@ -81,28 +90,52 @@ def guarded(catalog: Catalog, stored: Position) -> Position:
 
 
 def _moved(catalog: Catalog, stored: Position, server: int) -> Position:
-    """Go on at another server of the same topology: files and offsets are its own."""
-    end = Domains.parse(catalog.variable("gtid_binlog_pos"))
-    if not end.covers(Domains.parse(stored.gtid)):
-        raise GapError(
-            f"this is server {server}, the position is of server {stored.server}, and its log "
-            f"({end or 'empty'}) does not have all of {stored.gtid}",
-            hint="correct `url`, let the replica catch up (with log_slave_updates), or "
-            "`cdc position reset`",
-        )
+    """Go on at another server of the same topology: files and offsets are its own.
+
+    It must have logged the very transactions our position ends with, not just others of their
+    numbers: a replica that was promoted too early numbers its own from where it stood.
+    """
+    lacking = _lacking(catalog, stored)
+    if lacking:
+        raise _lost(catalog, stored, server, lacking)
     if stored.commit != stored.complete:
         raise GapError(
             f"this is server {server}, and the position lies inside a transaction of server "
             f"{stored.server}",
             hint=_AGAIN,
         )
-    return Position(
-        stored.incarnation,
-        stored.gtid,
-        server,
-        "",
-        0,
-        stored.commit,
-        stored.ordinal,
-        stored.complete,
+    return msgspec.structs.replace(stored, server=server, file="", offset=0)
+
+
+def _lacking(catalog: Catalog, stored: Position) -> str:
+    """Return those of our last transactions the server never logged, "" when it has them all.
+
+    `gtid_binlog_state` has the last one of each server in each domain.
+    """
+    logged = [Gtid.parse(part) for part in catalog.variable("gtid_binlog_state").split(",") if part]
+    last = {(gtid.domain, gtid.server): gtid.sequence for gtid in logged}
+    ours = [Gtid.parse(part) for part in stored.gtid.split(",") if part]
+    missing = [g for g in ours if last.get((g.domain, g.server), 0) < g.sequence]
+    return ", ".join(map(str, missing))
+
+
+def _lost(catalog: Catalog, stored: Position, server: int, lacking: str) -> GapError:
+    """Say what a server that lacks transactions we have published can still become."""
+    told = f"this is server {server}, the position is of server {stored.server}, and its log"
+    known = Domains.parse(stored.gtid)
+    end = Domains.parse(catalog.variable("gtid_binlog_pos"))
+    if end.covers(known):
+        return GapError(
+            f"{told} went on to {end} without {lacking}, which was published: it was behind when "
+            "it was promoted",
+            hint=f"what it lacks is lost there and still at the consumers: {_AGAIN}",
+        )
+    if Domains.parse(catalog.variable("gtid_slave_pos")).covers(known):
+        return GapError(
+            f"{told} ({end or 'empty'}) lacks {lacking}: it has replicated it, not logged it",
+            hint=f"log_slave_updates = ON under [mariadbd], and a restart; then {_AGAIN}",
+        )
+    return GapError(
+        f"{told} ({end or 'empty'}) lacks {lacking}, which was published",
+        hint=f"correct `url`, or let the replica catch up; if the other server is lost, {_AGAIN}",
     )

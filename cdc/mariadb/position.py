@@ -56,8 +56,9 @@ class Position(StoredPosition, frozen=True):
 
     def covers(self, other: Self) -> bool:
         """Tell whether everything up to `other` lies at or before this position."""
-        mine = (self.incarnation, self.commit, self.ordinal)
-        further = mine >= (other.incarnation, other.commit, other.ordinal)
+        if self.incarnation != other.incarnation:
+            return self.incarnation > other.incarnation
+        further = (self.commit, self.ordinal) >= (other.commit, other.ordinal)
         return further and self.complete >= other.complete
 
     @property

@@ -4,6 +4,9 @@
     guarded     events   whole ones      between the pulls: a snapshot step
 
 Connections: one for the log, one for the catalogue, one for chunks while there are any.
+
+Under `snapshot: when_needed` a gap, at the start or while it reads, is a new beginning: another
+incarnation from the end of the log on, every table emptied and read again.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cdc.errors import SourceUnavailable, StateError, Stop
+from cdc.errors import GapError, SourceUnavailable, StateError, Stop
 from cdc.mariadb.catalog import Catalog, Selection
 from cdc.mariadb.chunks import ChunkReader, Limits
 from cdc.mariadb.connection import Login, connect, whole_guard
@@ -50,6 +53,9 @@ class Session:
         self._returned_at = 0.0
         self._looked_at = 0.0
         self._behind: int | None = None
+        self._forgotten: list[Progress] = []
+        self._refused = ""
+        self._done = False
 
     def open(self, after: dict[str, Any] | None, progress: Sequence[Progress]) -> None:
         """See `cdc.source.Source`. Raises `errors.Stop` or `errors.Unavailable`."""
@@ -58,15 +64,46 @@ class Session:
             self._open(stored, progress)
 
     def _open(self, stored: Position | None, progress: Sequence[Progress]) -> None:
-        settings = self._settings
+        if self._finished(stored, progress):
+            self._done = True
+            return
+        self._connect()
+        try:
+            position = guarded(self._catalog, stored) if stored else first_position(self._catalog)
+        except GapError:
+            if self._settings.snapshot != "when_needed":
+                raise
+            self._open_anew(stored, progress)
+            return
+        self._returned = position if stored else None
+        self._assemble(position, progress)
+        self._history.begin(self._transactions)
+
+    def _finished(self, stored: Position | None, progress: Sequence[Progress]) -> bool:
+        """Tell whether the snapshot that was all we were to read is read."""
+        left = any(item.key.startswith("chunk/") for item in progress)
+        return self._settings.snapshot == "only" and stored is not None and not left
+
+    def _connect(self) -> None:
         connection = connect(self._login)
         self._closing.append(connection)
         self._catalog = Catalog(connection, self._login)
-        position = guarded(self._catalog, stored) if stored else first_position(self._catalog)
-        self._returned = position if stored else None
+
+    def _open_anew(self, stored: Position | None, progress: Sequence[Progress]) -> None:
+        """Begin at the end of the log, as if every table had been made anew meanwhile."""
+        self._returned = None
+        self._assemble(first_position(self._catalog, stored), progress, anew=True)
+        self._forgotten = [Progress(item.key, None) for item in progress]
+        self._history.forsake()
+        self._history.begin(self._transactions)
+
+    def _assemble(
+        self, position: Position, progress: Sequence[Progress], *, anew: bool = False
+    ) -> None:
+        settings = self._settings
         selection = Selection(self._catalog, settings.tables)
         tables = Tables(self._catalog, selection, settings.keys)
-        self._snapshots = self._reading(tables, progress)
+        self._snapshots = self._reading(tables, () if anew else progress)
         self._history = History(self._catalog, tables, selection, self._snapshots, progress)
         self._history.reads = settings.snapshot != "never"
         self._dump = Dump(self._login)
@@ -77,7 +114,6 @@ class Session:
         )
         self._closing.append(self._transactions)
         self._heard = time.monotonic()
-        self._history.begin(self._transactions)
 
     def _reading(self, tables: Tables, progress: Sequence[Progress]) -> Snapshots:
         reader = ChunkReader(self._login)
@@ -94,8 +130,25 @@ class Session:
 
     def read(self, timeout: float) -> Batch | None:
         """See `cdc.source.Source`."""
+        if self._done:
+            time.sleep(min(timeout, _WAIT_S))
+            return None
         with whole_guard(self._login):
-            return self._read(timeout)
+            try:
+                return self._read(timeout)
+            except GapError:
+                if self._settings.snapshot != "when_needed":
+                    raise
+                self._begin_anew()
+                return self._batch()
+
+    def _begin_anew(self) -> None:
+        """What follows is not in the log any more: let go of everything and begin again."""
+        stored = self._transactions.position
+        progress = [*self._history.known(), *(job.progress() for job in self._snapshots.jobs)]
+        self.close()
+        self._connect()
+        self._open_anew(stored, progress)
 
     def _read(self, timeout: float) -> Batch | None:
         deadline = time.monotonic() + timeout
@@ -151,7 +204,9 @@ class Session:
     def _take_progress(self) -> list[Progress]:
         """Return the newest value of each key that changed."""
         lists = (self._history.progress, self._snapshots.jobs.progress)
-        merged = {item.key: item for found in lists for item in found}
+        merged = {item.key: item for item in self._forgotten}
+        merged.update({item.key: item for found in lists for item in found})
+        self._forgotten = []
         for found in lists:
             found.clear()
         return list(merged.values())
@@ -160,16 +215,26 @@ class Session:
         """See `cdc.source.Source`: the server keeps its log by its own rules."""
         if not isinstance(upto, Position):
             raise StateError(f"{upto!r} is no position of a MariaDB source")
+        if self._settings.snapshot != "only" or self._done or self._snapshots.jobs:
+            return
+        if upto == self._returned and not self._transactions.rows:
+            self.close()
+            self._done = True
 
     def command(self, name: str, arguments: dict[str, Any]) -> None:
         """Carry out "backfill" with `table` and, optionally, `where`."""
         if name != "backfill":
             raise Stop(f"a MariaDB source knows no command {name}")
+        if self._done:
+            self._refused = "backfill: under `snapshot: only` tables are read once"
+            return
         with whole_guard(self._login):
             self._history.backfill(str(arguments["table"]), str(arguments.get("where") or ""))
 
     def status(self) -> SourceStatus:
         """See `cdc.source.Source`."""
+        if self._done:
+            return SourceStatus(state="done", waiting=self._refused)
         snapshots = self._snapshots
         return SourceStatus(
             state="snapshot" if snapshots.jobs else "streaming",

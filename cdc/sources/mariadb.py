@@ -45,9 +45,10 @@ class Config(BaseModel):
         default=["*.*"],
         description="Globs over `database.table`; one that begins with `!` leaves out",
     )
-    snapshot: Literal["initial", "never"] = Field(
+    snapshot: Literal["initial", "never", "only", "when_needed"] = Field(
         default="initial",
-        description="`initial` reads what is there at the first start, `never` starts with the log",
+        description="`initial` reads what is there at the first start, `never` starts with the "
+        "log, `only` stops after the snapshot, `when_needed` also begins anew after a gap",
     )
     key: dict[str, list[str]] = Field(
         default={},

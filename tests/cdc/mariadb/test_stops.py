@@ -81,15 +81,10 @@ def test_rows_logged_without_names_stop_it(
     assert "binlog_row_metadata" in stopped(maria, PreflightFailed).hint
 
 
-def test_a_log_that_was_purged_is_a_gap(
-    shop: Database, maria: MariaCapture, mariadb: LocalMariaDB
-) -> None:
-    shop.execute(TABLE)
-    maria.until_read()
-    maria.kill()
-    shop.execute("INSERT INTO t VALUES (1, 1)")
+def purge(maria: MariaCapture, mariadb: LocalMariaDB) -> None:
+    """Leave the newest file of the log alone."""
     mariadb.execute("FLUSH BINARY LOGS")
-    shop.execute("INSERT INTO t VALUES (2, 1)")
+    maria.database.execute("INSERT INTO t VALUES (1000, 1)")
     [*_, (last, _)] = mariadb.execute("SHOW BINARY LOGS")
 
     def purged() -> bool:  # a file is kept while the server has not noticed who is gone
@@ -97,8 +92,42 @@ def test_a_log_that_was_purged_is_a_gap(
         return len(mariadb.execute("SHOW BINARY LOGS")) == 1
 
     maria.wait_for(purged)
+
+
+def test_a_log_that_was_purged_is_a_gap(
+    shop: Database, maria: MariaCapture, mariadb: LocalMariaDB
+) -> None:
+    shop.execute(TABLE)
+    maria.until_read()
+    maria.kill()
+    shop.execute("INSERT INTO t VALUES (1, 1)")
+    purge(maria, mariadb)
     error = stopped(maria, GapError)
     assert "cdc position reset" in error.hint
+
+
+def test_when_needed_begins_anew_behind_a_log_that_was_purged(
+    shop: Database, maria: MariaCapture, mariadb: LocalMariaDB
+) -> None:
+    shop.execute(TABLE, "CREATE TABLE u (id int)", "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)")
+    shop.execute("INSERT INTO u VALUES (1), (1), (2)")
+    maria.options["snapshot"] = "when_needed"
+    maria.until_read()
+    maria.until_caught_up()
+    maria.kill()
+    first = maria.position
+    assert first is not None
+    shop.execute("DELETE FROM t WHERE id = 1", "UPDATE t SET n = 9 WHERE id = 2")
+    shop.execute("DELETE FROM u LIMIT 1")
+    purge(maria, mariadb)
+    maria.until(lambda: maria.position != first, "a new beginning")
+    maria.until_read()
+    shop.execute("INSERT INTO t VALUES (4, 4)")
+    maria.until_caught_up()
+    assert maria.same("t", "id, n")
+    assert sum(maria.rows_left("u").values()) == 2
+    assert maria.position is not None
+    assert maria.position["incarnation"] > first["incarnation"]
 
 
 @pytest.mark.parametrize("further", [0, 40])
