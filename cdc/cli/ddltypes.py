@@ -78,5 +78,6 @@ def mysql_type(spelled: str) -> Type:
     return logical(
         MysqlColumn(
             "it", kind, text, unsigned=unsigned, precision=precision, scale=scale, labels=labels
-        )
+        ),
+        "mariadb",
     )

@@ -85,12 +85,14 @@ _AWAY = (
 class Login(msgspec.Struct, frozen=True):
     """Where to connect and as whom; `application` is seen among the connection's attributes.
 
-    `unavailable` is the error a lost connection becomes: the source's or the target's.
+    `unavailable` is the error a lost connection becomes: the source's or the target's. `system` is
+    what the server is called.
     """
 
     url: str
     application: str
     unavailable: type[Unavailable] = SourceUnavailable
+    system: str = "MariaDB"
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -279,4 +281,4 @@ def _lost(error: pymysql.Error, login: Login) -> Unavailable:
 
 def _place(login: Login) -> str:
     to = address(login)
-    return f"MariaDB at {to.host}:{to.port}"
+    return f"{login.system} at {to.host}:{to.port}"

@@ -121,15 +121,18 @@ _BY_CODE = {
 } | {255: "geometry"}
 
 
-def logical(column: MysqlColumn) -> Type:
-    """Return the type of a column. Raises `ValueError` for one that cannot be captured."""
+def logical(column: MysqlColumn, word: str) -> Type:
+    """Return a column's type; `word` begins the native one.
+
+    Raises `ValueError` for one that cannot be captured.
+    """
     if column.kind not in KINDS:
         raise ValueError(f"column {column.name} is {column.spelled}, which cannot be captured")
     if "COMPRESSED" in column.spelled:
         raise ValueError(f"column {column.name} is compressed, which cannot be captured")
     if column.charset != "binary":
         decoder(column.charset)
-    native = f"mariadb {column.spelled}"
+    native = f"{word} {column.spelled}"
     name = KINDS[column.kind].logical
     if column.kind == "bigint" and column.unsigned:
         return Type("decimal", native, 20, 0)

@@ -14,12 +14,12 @@ import msgspec
 
 from cdc.decode.gtid import Domains
 from cdc.decode.mysqltypes import MysqlColumn
-from cdc.errors import Stop
 from cdc.mariadb.connection import Connection, Login, rows, text, whole_guard
+from cdc.mariadb.dialect import Dialect
 from cdc.mariadb.position import Place
 from schemas.table import TableId
 
-__all__ = ["Catalog", "ColumnFacts", "Selection", "TableFacts", "log_end", "selects"]
+__all__ = ["Catalog", "ColumnFacts", "Selection", "TableFacts", "selects"]
 
 _SYSTEM = ("information_schema", "mysql", "performance_schema", "sys")
 
@@ -28,25 +28,6 @@ SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.TABLE_TYPE, t.ENGINE, t.TABLE_ROWS,
        (SELECT e.TRANSACTIONS FROM information_schema.ENGINES e WHERE e.ENGINE = t.ENGINE)
 FROM information_schema.TABLES t WHERE t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')
 AND t.TABLE_SCHEMA NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys')
-"""
-_COLUMNS = """
-SELECT c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, c.IS_NULLABLE, c.COLUMN_DEFAULT,
-       c.GENERATION_EXPRESSION IS NOT NULL, c.CHARACTER_SET_NAME, c.NUMERIC_PRECISION,
-       c.NUMERIC_SCALE, c.DATETIME_PRECISION, c.CHARACTER_MAXIMUM_LENGTH,
-       EXISTS (SELECT 1 FROM information_schema.CHECK_CONSTRAINTS k
-               WHERE k.CONSTRAINT_SCHEMA = c.TABLE_SCHEMA AND k.TABLE_NAME = c.TABLE_NAME
-               AND k.LEVEL = 'Column' AND k.CONSTRAINT_NAME = c.COLUMN_NAME
-               AND k.CHECK_CLAUSE LIKE 'json_valid(%%'),
-       s.SEQ_IN_INDEX
-FROM information_schema.COLUMNS c
-LEFT JOIN information_schema.STATISTICS s ON s.TABLE_SCHEMA = c.TABLE_SCHEMA
-     AND s.TABLE_NAME = c.TABLE_NAME AND s.COLUMN_NAME = c.COLUMN_NAME
-     AND s.INDEX_NAME = 'PRIMARY'
-WHERE c.TABLE_SCHEMA = %s AND c.TABLE_NAME = %s ORDER BY c.ORDINAL_POSITION
-"""
-_CHARSETS = """
-SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY
-WHERE ID IS NOT NULL
 """
 _OTHERS = """
 SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'SEQUENCE'
@@ -87,9 +68,10 @@ def selects(globs: Sequence[str], table: TableId) -> bool:
 class Catalog:
     """Reads over one connection in autocommit. Every method may raise `errors.Unavailable`."""
 
-    def __init__(self, connection: Connection, login: Login) -> None:
+    def __init__(self, connection: Connection, login: Login, dialect: Dialect) -> None:
         self.connection = connection
         self.login = login
+        self.dialect = dialect
         self._charsets: dict[int, str] = {}
 
     def rows(self, query: str, arguments: tuple[object, ...] = ()) -> list[tuple[str, ...]]:
@@ -110,13 +92,15 @@ class Catalog:
     def charsets(self) -> Mapping[int, str]:
         """Return collation number → character set, as this server has them."""
         if not self._charsets:
-            self._charsets = {int(number): name for number, name in self.rows(_CHARSETS)}
+            self._charsets = {
+                int(number): name for number, name in self.rows(self.dialect.charsets)
+            }
         return self._charsets
 
     def log_end(self) -> Place:
         """Return where the binary log ends."""
         with whole_guard(self.login):
-            return log_end(self.connection)
+            return self.dialect.log_end(self.connection)
 
     def bytes_behind(self, place: Place) -> int:
         """Return how many bytes of the log lie behind `place`: all of it where it is of no file."""
@@ -144,7 +128,7 @@ class Catalog:
     def described(self, facts: TableFacts) -> TableFacts:
         """Return `facts` with its columns and key."""
         columns, key = [], {}
-        for row in self.rows(_COLUMNS, (facts.table.schema, facts.table.name)):
+        for row in self.rows(self.dialect.columns, (facts.table.schema, facts.table.name)):
             columns.append(_column(row))
             if row[12]:
                 key[int(row[12])] = row[0]
@@ -190,18 +174,6 @@ def _labels(spelled: str) -> tuple[str, ...]:
     """Read "enum('a','it''s')"; the catalogue escapes nothing but the quote."""
     inner = spelled[spelled.index("(") + 2 : spelled.rindex(")") - 1]
     return tuple(label.replace("''", "'") for label in inner.split("','"))
-
-
-def log_end(connection: Connection) -> Place:
-    """Return where the log ends; inside a consistent snapshot, where it ended then.
-
-    Raises `errors.Stop` when the server writes none, and as the driver does.
-    """
-    told = rows(connection, "SHOW STATUS LIKE 'Binlog_snapshot_%'")
-    found = {text(name): text(value) for name, value in told}
-    if not found.get("Binlog_snapshot_file"):
-        raise Stop("the server says of no place where its binary log ends")
-    return Place(found["Binlog_snapshot_file"], int(found["Binlog_snapshot_position"]))
 
 
 class Selection:

@@ -1,10 +1,6 @@
 """Reading tables in pieces, each in a snapshot whose place in the log is known.
 
-START TRANSACTION WITH CONSISTENT SNAPSHOT takes InnoDB's view and the binary log's position as one:
-what commits before `Binlog_snapshot_position` is in the view and nothing else is.
-
-Source: MariaDB documentation, "START TRANSACTION", "Enhancements for START TRANSACTION WITH
-CONSISTENT SNAPSHOT".
+How a snapshot and the log are held together is the server's own (`dialect.View`).
 """
 
 from __future__ import annotations
@@ -20,9 +16,10 @@ from pymysql.cursors import SSCursor
 from cdc.connections.mariadb import code_of
 from cdc.decode.mysqltypes import MysqlColumn, selected, text
 from cdc.errors import ConfigError, PreflightFailed, SourceUnavailable
-from cdc.mariadb.catalog import TableFacts, log_end
+from cdc.mariadb.catalog import TableFacts
 from cdc.mariadb.connection import Connection, Login, connect, quoted, whole_guard
-from cdc.mariadb.position import Place
+from cdc.mariadb.dialect import Dialect, View
+from cdc.mariadb.position import Position
 from schemas.forms import copy_line
 from schemas.table import TableSchema
 
@@ -75,10 +72,10 @@ class Slice(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct):
-    """Rows as COPY lines, and the place of the log they are as of; `last` ends the table."""
+    """Rows as COPY lines, and the view they were read in; `last` ends the table."""
 
     lines: list[bytes]
-    place: Place
+    view: View
     last: bool
     after: tuple[str, ...] | None
 
@@ -94,8 +91,9 @@ def order_of(facts: TableFacts, schema: TableSchema) -> tuple[str, ...]:
 class ChunkReader:
     """One connection that reads; made at the first chunk, closed when all is read."""
 
-    def __init__(self, login: Login) -> None:
+    def __init__(self, login: Login, dialect: Dialect) -> None:
         self._login = login
+        self._dialect = dialect
         self._connection: Connection | None = None
 
     def close(self) -> None:
@@ -111,15 +109,19 @@ class ChunkReader:
             self._connection = connect(self._login)
         return self._connection
 
-    def read(self, what: Slice, after: tuple[str, ...] | None, limits: Limits) -> Chunk:
+    def read(
+        self, what: Slice, after: tuple[str, ...] | None, limits: Limits, delivered: Position
+    ) -> Chunk:
         """Read the rows that follow the key `after`, at most `limits`.
+
+        All that was `delivered` has happened to them.
 
         Raises `TableBusy`, `ConditionRefused`, `errors.Unavailable` or `errors.Stop`.
         """
         lines: list[bytes] = []
         size, final = 0, None
         with self._reading(what):
-            place = self._begin()
+            view = self._begin(delivered)
             query = _query(self.connection, what, after, limits.rows)
             with closing(self._select(what, query)) as found:
                 for row, line in found:
@@ -129,29 +131,28 @@ class ChunkReader:
                         break
             self._end()
         last = size < limits.size and len(lines) < limits.rows
-        return Chunk(lines, place, last, after if final is None else _key_texts(what, final))
+        return Chunk(lines, view, last, after if final is None else _key_texts(what, final))
 
-    def all_rows(self, what: Slice, limits: Limits) -> Iterator[Chunk]:
+    def all_rows(self, what: Slice, limits: Limits, delivered: Position) -> Iterator[Chunk]:
         """Read a table in one snapshot; the first piece is empty, the last one has `last`."""
         lines: list[bytes] = []
         size = 0
         with self._reading(what):
-            place = self._begin()
+            view = self._begin(delivered)
             query = _query(self.connection, what, None, None)
             with closing(self._select(what, query)) as found:
-                yield Chunk([], place, last=False, after=None)
+                yield Chunk([], view, last=False, after=None)
                 for _, line in found:
                     lines.append(line)
                     size += len(line)
                     if len(lines) >= limits.rows or size >= limits.size:
-                        yield Chunk(lines, place, last=False, after=None)
+                        yield Chunk(lines, view, last=False, after=None)
                         lines, size = [], 0
             self._end()
-        yield Chunk(lines, place, last=True, after=None)
+        yield Chunk(lines, view, last=True, after=None)
 
-    def _begin(self) -> Place:
-        self.connection.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-        return log_end(self.connection)
+    def _begin(self, delivered: Position) -> View:
+        return self._dialect.view(self.connection, delivered)
 
     def _end(self) -> None:
         """Let go of the snapshot; a result that was not read to its end goes with everything."""

@@ -14,7 +14,7 @@ from cdc.errors import Stop
 
 __all__ = ["Connection", "Login", "connect", "quoted", "rows", "text", "whole_guard"]
 
-_READING: Mapping[str, str | int] = {"lock_wait_timeout": 3, "tx_isolation": "REPEATABLE-READ"}
+_READING: Mapping[str, str | int] = {"lock_wait_timeout": 3}
 _PASSING = {1158, 1159, 1160, 1161, 1205, 1213, 1969, 3024}
 """Network, lock waits, a statement that was ended."""
 
@@ -22,6 +22,7 @@ _PASSING = {1158, 1159, 1160, 1161, 1205, 1213, 1969, 3024}
 def connect(login: Login) -> Connection:
     """Connect as `cdc.connections.mariadb.connect` does; results are bytes."""
     connection = mariadb.connect(login, _READING)
+    connection.query("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     connection.use_unicode = False
     connection.decoders = {}
     return connection
@@ -51,7 +52,9 @@ def whole_guard(login: Login) -> Iterator[None]:
         with mariadb.guard(login):
             yield
     except pymysql.Error as error:
-        text = f"MariaDB answers: {error.args[-1] if error.args else error} ({code_of(error)})"
+        text = (
+            f"{login.system} answers: {error.args[-1] if error.args else error} ({code_of(error)})"
+        )
         if code_of(error) in _PASSING:
             raise login.unavailable(text, hint="the worker tries again") from error
         raise Stop(text, hint="run `cdc check`; the server's log says more") from error

@@ -1,6 +1,6 @@
 """The binary log as it arrives: events out, no idea of what they mean.
 
-    server ══ COM_BINLOG_DUMP ══▶ pull() ─▶ list of events, checksums and all
+    server ══ COM_BINLOG_DUMP… ══▶ pull() ─▶ list of events, checksums and all
 
 PyMySQL makes the connection and logs in; once the dump has begun the socket is read here, without
 waiting, so that one loop serves the log and everything else. The server needs no answer: it sends
@@ -19,10 +19,11 @@ from typing import Any
 
 from cdc.errors import CdcError, GapError, PreflightFailed, SourceUnavailable
 from cdc.mariadb.connection import Login, connect, rows, whole_guard
+from cdc.mariadb.dialect import Dialect
 
 __all__ = ["Dump"]
 
-_REGISTER, _DUMP = 0x15, 0x12
+_REGISTER = 0x15
 _BLOCK = 1 << 20
 _LONGEST = 0xFFFFFF
 _OK, _EOF, _ERROR = 0x00, 0xFE, 0xFF
@@ -30,10 +31,11 @@ _FATAL, _DENIED, _SAME_ID = 1236, (1045, 1142, 1227), 4052
 
 
 class Dump:
-    """One running COM_BINLOG_DUMP. `checksum` is how the first event is sent."""
+    """One running dump of the log. `checksum` is how the first event is sent."""
 
-    def __init__(self, login: Login) -> None:
+    def __init__(self, login: Login, dialect: Dialect) -> None:
         self._login = login
+        self._dialect = dialect
         self._driver: Any = connect(login)  # its way to send commands and to read is not public
         self._socket: Any = vars(self._driver)["_sock"]
         self._buffer = bytearray()
@@ -51,12 +53,12 @@ class Dump:
             found = rows(self._driver, "SELECT @@GLOBAL.binlog_checksum")
             self.checksum = found[0][0] != b"NONE"
             rows(self._driver, "SET @master_binlog_checksum = @@GLOBAL.binlog_checksum")
-            rows(self._driver, "SET @mariadb_slave_capability = 4")
-            rows(self._driver, "SET @slave_gtid_strict_mode = 1")
-            rows(self._driver, "SET @slave_connect_state = %s", (gtid,))
             rows(self._driver, f"SET @master_heartbeat_period = {int(heartbeat * 10**9)}")
+            request = self._dialect.request(gtid, server_id)
+            for statement, arguments in request.statements:
+                rows(self._driver, statement, arguments)
             self._register(server_id)
-            self._command(_DUMP, struct.pack("<IHI", 4, 0, server_id))
+            self._command(request.command, request.arguments)
         self._socket.settimeout(0)
 
     def _command(self, code: int, arguments: bytes) -> None:
@@ -147,7 +149,7 @@ class Dump:
 
 
 def _ended(code: int, message: str) -> CdcError:
-    """Name what ended the dump; the texts are those of MariaDB's `sql/sql_repl.cc`."""
+    """Name what ended the dump; texts as in `sql_repl.cc`, and `rpl_binlog_sender.cc`."""
     text = f"the server ended the binary log: {message} ({code})"
     if code == _SAME_ID or "same server_uuid/server_id" in message:
         return PreflightFailed(

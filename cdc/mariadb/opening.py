@@ -11,7 +11,9 @@ from cdc.errors import GapError, PreflightFailed
 from cdc.mariadb.catalog import Catalog
 from cdc.mariadb.position import Place, Position
 
-__all__ = ["WANTED", "first_position", "guarded"]
+__all__ = ["OTHER", "WANTED", "first_position", "guarded"]
+
+OTHER = "a MySQL server is read by `type: mysql`, MariaDB by `type: mariadb`"
 
 WANTED = {
     "binlog_format": ("ROW", "SET GLOBAL binlog_format = 'ROW';"),
@@ -26,8 +28,8 @@ def _refuse_what_cannot_work(catalog: Catalog) -> None:
     version = catalog.value("SELECT VERSION()")
     if "MariaDB" not in version:
         raise PreflightFailed(
-            f"the server is {version}: this version reads the log of MariaDB, not of MySQL",
-            hint="point `url` at a MariaDB server",
+            f"the server is {version}: this source reads the log of MariaDB",
+            hint=OTHER,
         )
     if catalog.variable("log_bin") != "1":
         raise PreflightFailed(

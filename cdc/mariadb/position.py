@@ -52,7 +52,11 @@ class Position(StoredPosition, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse a position that is none; what is decoded says so as a wrong type would."""
-        Domains.parse(self.gtid)
+        self.gtids()
+
+    def gtids(self) -> Domains:
+        """Return what `gtid` says. Raises `ValueError`."""
+        return Domains.parse(self.gtid)
 
     def covers(self, other: Self) -> bool:
         """Tell whether everything up to `other` lies at or before this position."""

@@ -1,4 +1,4 @@
-"""`cdc check` of a MariaDB source: every precondition, one by one, with the SQL that repairs it."""
+"""`cdc check` of a MariaDB or MySQL source: each precondition, with the SQL that repairs it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cdc.mariadb.catalog import Catalog, Selection, TableFacts
 from cdc.mariadb.chunks import order_of
 from cdc.mariadb.connection import Login, connect, quoted
 from cdc.mariadb.dump import Dump
-from cdc.mariadb.opening import WANTED
+from cdc.mariadb.opening import OTHER, WANTED
 from cdc.mariadb.settings import Settings
 from cdc.mariadb.tables import Tables
 
-__all__ = ["findings"]
+__all__ = ["findings", "log_findings", "retention"]
 
 _ANSWER_S = 5.0
 _DAY_S = 86_400
@@ -41,7 +41,8 @@ AND (UPDATE_RULE IN ('CASCADE', 'SET NULL') OR DELETE_RULE IN ('CASCADE', 'SET N
 
 def findings(settings: Settings) -> Iterator[Finding]:
     """Yield what was looked at and how it stands; "fail" for what `open` would refuse."""
-    login = Login(settings.url, settings.application)
+    dialect = settings.dialect
+    login = Login(settings.url, settings.application, system=dialect.name)
     try:
         connection = connect(login)
     except ConfigError as error:
@@ -51,20 +52,19 @@ def findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("fail", "connection", str(error), error.hint)
         return
     with closing(connection):
-        catalog = Catalog(connection, login)
+        catalog = Catalog(connection, login, dialect)
         version = catalog.value("SELECT VERSION()")
-        if "MariaDB" not in version:
-            told = f"{version} is MySQL, whose log this version does not read"
-            yield Finding("fail", "server", told, "point `url` at a MariaDB server")
+        if ("MariaDB" in version) != (dialect.name == "MariaDB"):
+            yield Finding("fail", "server", f"{version} is no {dialect.name}", OTHER)
             return
         yield Finding("ok", "server", version)
-        yield from _log(catalog)
+        yield from dialect.findings(catalog)
         yield _dump(settings, login, catalog)
         yield from _tables(settings, catalog)
 
 
-def _log(catalog: Catalog) -> Iterator[Finding]:
-    """Look at what the log has, and for how long."""
+def log_findings(catalog: Catalog) -> Iterator[Finding]:
+    """Look at what the log of MariaDB has, and for how long."""
     if catalog.variable("log_bin") != "1":
         repair = "put log_bin = binlog under [mariadbd] into the server's options, and restart it"
         yield Finding("fail", "log_bin", "the server writes no binary log", repair)
@@ -76,7 +76,7 @@ def _log(catalog: Catalog) -> Iterator[Finding]:
             "ok" if found == wanted else "fail", name, found, "" if found == wanted else repair
         )
     yield Finding("ok", "binlog_row_image", _IMAGES[catalog.variable("binlog_row_image")])
-    yield _retention(catalog)
+    yield retention(catalog)
     strict = catalog.variable("gtid_strict_mode") == "1"
     yield Finding(
         "ok" if strict else "warn",
@@ -86,7 +86,8 @@ def _log(catalog: Catalog) -> Iterator[Finding]:
     )
 
 
-def _retention(catalog: Catalog) -> Finding:
+def retention(catalog: Catalog) -> Finding:
+    """Look at how long the log is kept."""
     seconds = int(float(catalog.variable("binlog_expire_logs_seconds") or 0))
     repair = f"SET GLOBAL binlog_expire_logs_seconds = {3 * _DAY_S};"
     if not seconds:
@@ -100,10 +101,10 @@ def _retention(catalog: Catalog) -> Finding:
 def _dump(settings: Settings, login: Login, catalog: Catalog) -> Finding:
     """Ask for the log, under an id that nobody has."""
     user = address(login).user
-    repair = f"GRANT REPLICATION SLAVE, BINLOG MONITOR ON *.* TO {quoted(user)}@'%';"
+    repair = f"GRANT {catalog.dialect.grants} ON *.* TO {quoted(user)}@'%';"
     try:
-        with closing(Dump(login)) as dump:
-            gtid = catalog.variable("gtid_binlog_pos")
+        with closing(Dump(login, settings.dialect)) as dump:
+            gtid = settings.dialect.executed(catalog)
             dump.start(gtid, (3 << 30) + secrets.randbelow(1 << 30), settings.heartbeat)
             deadline = time.monotonic() + _ANSWER_S
             while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""One life of a MariaDB source: from `open` to `close`, as `cdc.source.Source` promises.
+"""One life of a MariaDB or MySQL source: from `open` to `close`, as `cdc.source.Source` promises.
 
     position ─▶ Dump ─▶ Transactions ─▶ Batch
     guarded     events   whole ones      between the pulls: a snapshot step
@@ -21,7 +21,6 @@ from cdc.mariadb.chunks import ChunkReader, Limits
 from cdc.mariadb.connection import Login, connect, whole_guard
 from cdc.mariadb.dump import Dump
 from cdc.mariadb.history import History
-from cdc.mariadb.opening import first_position, guarded
 from cdc.mariadb.position import Position
 from cdc.mariadb.settings import Settings
 from cdc.mariadb.snapshots import Snapshots
@@ -44,11 +43,12 @@ _SILENT = 6
 
 
 class Session:
-    """A `cdc.source.Source` over one MariaDB server."""
+    """A `cdc.source.Source` over one server that speaks `settings.dialect`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._login = Login(settings.url, settings.application)
+        self._dialect = settings.dialect
+        self._login = Login(settings.url, settings.application, system=self._dialect.name)
         self._closing: list[Any] = []
         self._returned_at = 0.0
         self._looked_at = 0.0
@@ -59,7 +59,7 @@ class Session:
 
     def open(self, after: dict[str, Any] | None, progress: Sequence[Progress]) -> None:
         """See `cdc.source.Source`. Raises `errors.Stop` or `errors.Unavailable`."""
-        stored = Position.decode(after) if after is not None else None
+        stored = self._dialect.position.decode(after) if after is not None else None
         with whole_guard(self._login):
             self._open(stored, progress)
 
@@ -69,7 +69,7 @@ class Session:
             return
         self._connect()
         try:
-            position = guarded(self._catalog, stored) if stored else first_position(self._catalog)
+            position = self._begin(stored)
         except GapError:
             if self._settings.snapshot != "when_needed":
                 raise
@@ -87,12 +87,12 @@ class Session:
     def _connect(self) -> None:
         connection = connect(self._login)
         self._closing.append(connection)
-        self._catalog = Catalog(connection, self._login)
+        self._catalog = Catalog(connection, self._login, self._dialect)
 
     def _open_anew(self, stored: Position | None, progress: Sequence[Progress]) -> None:
         """Begin at the end of the log, as if every table had been made anew meanwhile."""
         self._returned = None
-        self._assemble(first_position(self._catalog, stored), progress, anew=True)
+        self._assemble(self._dialect.first(self._catalog, stored), progress, anew=True)
         self._forgotten = [Progress(item.key, None) for item in progress]
         self._history.forsake()
         self._history.begin(self._transactions)
@@ -106,7 +106,7 @@ class Session:
         self._snapshots = self._reading(tables, () if anew else progress)
         self._history = History(self._catalog, tables, selection, self._snapshots, progress)
         self._history.reads = settings.snapshot != "never"
-        self._dump = Dump(self._login)
+        self._dump = Dump(self._login, self._dialect)
         self._closing.append(self._dump)
         self._dump.start(position.gtid, settings.server_id, settings.heartbeat)
         self._transactions = Transactions(
@@ -115,8 +115,13 @@ class Session:
         self._closing.append(self._transactions)
         self._heard = time.monotonic()
 
+    def _begin(self, stored: Position | None) -> Position:
+        if stored is None:
+            return self._dialect.first(self._catalog)
+        return self._dialect.guarded(self._catalog, stored)
+
     def _reading(self, tables: Tables, progress: Sequence[Progress]) -> Snapshots:
-        reader = ChunkReader(self._login)
+        reader = ChunkReader(self._login, self._dialect)
         limits = Limits(self._settings.chunk_rows, self._settings.chunk_bytes)
         snapshots = Snapshots(self._catalog, tables, reader, limits, progress)
         self._closing.append(snapshots)
@@ -213,8 +218,8 @@ class Session:
 
     def confirm(self, upto: AnyPosition) -> None:
         """See `cdc.source.Source`: the server keeps its log by its own rules."""
-        if not isinstance(upto, Position):
-            raise StateError(f"{upto!r} is no position of a MariaDB source")
+        if not isinstance(upto, self._dialect.position):
+            raise StateError(f"{upto!r} is no position of a {self._dialect.name} source")
         if self._settings.snapshot != "only" or self._done or self._snapshots.jobs:
             return
         if upto == self._returned and not self._transactions.rows:
@@ -224,7 +229,7 @@ class Session:
     def command(self, name: str, arguments: dict[str, Any]) -> None:
         """Carry out "backfill" with `table` and, optionally, `where`."""
         if name != "backfill":
-            raise Stop(f"a MariaDB source knows no command {name}")
+            raise Stop(f"a {self._dialect.name} source knows no command {name}")
         if self._done:
             self._refused = "backfill: under `snapshot: only` tables are read once"
             return

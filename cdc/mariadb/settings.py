@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from cdc.mariadb.dialect import Dialect
+
 __all__ = ["Settings"]
 
 
 class Settings(msgspec.Struct, frozen=True):
     """See the field descriptions of `cdc.sources.mariadb.Config`; `server_id` is never 0."""
+
+    dialect: Dialect
 
     url: str
     application: str

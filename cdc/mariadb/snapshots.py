@@ -30,6 +30,7 @@ from cdc.mariadb.chunks import (
     TableBusy,
     order_of,
 )
+from cdc.mariadb.position import Position
 from cdc.mariadb.tables import Tables
 from cdc.mariadb.transactions import Transactions
 from cdc.snapshot import Job, Jobs
@@ -90,16 +91,16 @@ class Snapshots:
             return
         job = next(iter(self.jobs))
         try:
-            self._flight = self._begin(job)
+            self._flight = self._begin(job, transactions.position)
         except TableBusy as error:
             self.waiting = f"{error}; {job.table} is to be read"
             self._later = time.monotonic() + _LATER_S
         except ConditionRefused as error:
             self._refuse(job, str(error))
         if self._flight is not None:
-            transactions.until = self._flight.chunk.place
+            transactions.until = self._flight.chunk.view.place
 
-    def _begin(self, job: Job) -> _Flight | None:
+    def _begin(self, job: Job, delivered: Position) -> _Flight | None:
         facts = self._catalog.find(job.table)
         if facts is None:
             self._finish(job)
@@ -116,11 +117,12 @@ class Snapshots:
             )
         job.estimate = 0 if job.where else facts.rows
         if not what.order:
-            pieces = self._reader.all_rows(what, self._limits)
+            pieces = self._reader.all_rows(what, self._limits, delivered)
             job.done = 0
             flight = _Flight(job, what.schema, next(pieces), pieces)
         else:
-            flight = _Flight(job, what.schema, self._reader.read(what, job.after, self._limits))
+            chunk = self._reader.read(what, job.after, self._limits, delivered)
+            flight = _Flight(job, what.schema, chunk)
         now = self._catalog.find(job.table)
         if now is None or (now.columns, now.primary_key) != (facts.columns, facts.primary_key):
             self._drop(flight)

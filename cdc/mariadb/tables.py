@@ -27,6 +27,7 @@ from cdc.decode.mysqlvalues import Read
 from cdc.errors import PreflightFailed, UnknownEvent
 from cdc.mariadb.catalog import ColumnFacts, TableFacts
 from cdc.mariadb.connection import Connection, Login
+from cdc.mariadb.dialect import Dialect
 from cdc.mariadb.images import Images, image_reader
 from schemas.table import Column, TableId, TableSchema
 
@@ -38,6 +39,7 @@ class Facts(Protocol):
 
     connection: Connection
     login: Login
+    dialect: Dialect
 
     def find(self, table: TableId) -> TableFacts | None:
         """Return a table with its columns, None when it is gone."""
@@ -125,11 +127,15 @@ class Tables:
         """Return the schema of a table of the catalogue. Raises as `schema` does."""
         _refuse_versioned(facts)
         try:
-            return describe(
-                facts.table, facts.columns, self._keys.get(str(facts.table), facts.primary_key)
-            )
+            return self._describe(facts.table, facts.columns, facts.primary_key)
         except ValueError as error:
             raise self._refused(facts.table, error) from error
+
+    def _describe(
+        self, table: TableId, columns: Sequence[ColumnFacts], key: Sequence[str]
+    ) -> TableSchema:
+        key = self._keys.get(str(table), key)
+        return describe(table, columns, key, self.facts.dialect.word)
 
     def _refused(self, table: TableId, error: ValueError) -> UnknownEvent:
         return UnknownEvent(f"{table}: {error}", hint=f'leave it out: tables: ["!{table}"]')
@@ -160,7 +166,7 @@ class Tables:
         chosen = [_chosen(column, now.get(column.name), charsets) for column in logged.columns]
         names = [column.name for column in logged.columns]
         key = [names[place] for place in logged.primary_key]
-        schema = describe(logged.table, chosen, self._keys.get(str(logged.table), key))
+        schema = self._describe(logged.table, chosen, key)
         pairs = [(f.column, column) for f, column in zip(chosen, logged.columns, strict=True)]
         readers = tuple(reader(*pair) for pair in pairs)
         images = image_reader(readers, [native(*pair) for pair in pairs])
@@ -188,8 +194,12 @@ def _chosen(
     return ColumnFacts(column, logged.nullable, default=None, generated=False)
 
 
-def describe(table: TableId, columns: Sequence[ColumnFacts], key: Sequence[str]) -> TableSchema:
+def describe(
+    table: TableId, columns: Sequence[ColumnFacts], key: Sequence[str], word: str
+) -> TableSchema:
     """Return the schema of these columns; the key in column order, so that it is stable.
+
+    Native types begin with `word`.
 
     Raises `ValueError` for a column that cannot be captured, or a key that is none.
     """
@@ -199,7 +209,7 @@ def describe(table: TableId, columns: Sequence[ColumnFacts], key: Sequence[str])
     found = tuple(
         Column(
             facts.column.name,
-            logical(facts.column),
+            logical(facts.column, word),
             nullable=facts.nullable,
             default=facts.default,
             generated=facts.generated,

@@ -38,7 +38,6 @@ from cdc.decode.binlogevents import (
     XaPrepare,
     Xid,
 )
-from cdc.decode.gtid import Domains
 from cdc.errors import UnknownEvent
 from cdc.mariadb.position import Place, Position
 from cdc.mariadb.runs import Run
@@ -90,7 +89,7 @@ class Transactions:
         self.until: Place | None = None
         self._waiting = 0
         self._stored = position
-        self._gtid = Domains.parse(position.gtid)
+        self._gtid = position.gtids()
         self._tables = tables
         self._spill = spill
         self._checksum = checksum

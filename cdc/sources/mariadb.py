@@ -19,6 +19,7 @@ from cdc.connector import Context, Finding
 from cdc.mariadb.catalog import Catalog, Selection
 from cdc.mariadb.connection import Login, connect
 from cdc.mariadb.preflight import findings
+from cdc.mariadb.server import MariaDB
 from cdc.mariadb.session import Session
 from cdc.mariadb.settings import Settings
 from cdc.mariadb.tables import Tables
@@ -90,6 +91,7 @@ def server_id(context: Context) -> int:
 def settings(context: Context, config: Config) -> Settings:
     """Return what the source's parts need to know, names filled in."""
     return Settings(
+        dialect=MariaDB(),
         url=config.url.get_secret_value(),
         application=f"cdc {context.pipeline}.{context.name}",
         tables=config.tables,
@@ -118,7 +120,7 @@ def discover(config: Config) -> Iterator[TableSchema]:
     """Yield the tables the globs select, as they are now. Raises `errors.CdcError`."""
     login = Login(config.url.get_secret_value(), "cdc init")
     with closing(connect(login)) as connection:
-        catalog = Catalog(connection, login)
+        catalog = Catalog(connection, login, MariaDB())
         selection = Selection(catalog, config.tables)
         tables = Tables(catalog, selection, config.key)
         for facts in selection.tables():

@@ -10,6 +10,7 @@ from pymysql.cursors import Cursor, SSCursor
 from cdc.decode.mysqltypes import MysqlColumn, selected, text
 from cdc.mariadb.catalog import Catalog
 from cdc.mariadb.connection import Connection, Login, connect, quoted, whole_guard
+from cdc.mariadb.server import MariaDB
 from cdc.verify.readable import NotThere, Piece, Row, Wanted
 from schemas.table import TableId
 from sinks.mariadb.forms import literal
@@ -34,7 +35,7 @@ class MariaDBTable:
         """Connect and look the table up."""
         self.close()
         self._connection = connect(self._login)
-        found = Catalog(self._connection, self._login).find(self._table)
+        found = Catalog(self._connection, self._login, MariaDB()).find(self._table)
         if found is None:
             raise NotThere(f"there is no table {self._table}")
         known = {facts.column.name.lower(): facts.column for facts in found.columns}

@@ -1,0 +1,104 @@
+"""What differs between the servers that speak this protocol, in one place for each of them.
+
+    MariaDB   cdc/mariadb/server.py     a position is one transaction per domain
+    MySQL     cdc/mysql/server.py       a position is a set of transactions
+
+All else in this package asks here, and does not know which of them it talks to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, Self
+
+import msgspec
+
+from cdc.mariadb.connection import Connection
+from cdc.mariadb.position import Place, Position
+
+if TYPE_CHECKING:  # these ask a dialect themselves
+    from cdc.connector import Finding
+    from cdc.mariadb.catalog import Catalog
+
+__all__ = ["Dialect", "Request", "View"]
+
+
+class View(msgspec.Struct, frozen=True):
+    """A consistent snapshot: what it has, said in places and transactions of the log.
+
+    It has nothing behind `place`. It has all before `place` where `seen` is None, else all of
+    `seen`, and perhaps some of what lies between.
+    """
+
+    place: Place
+    seen: Seen | None = None
+
+
+class Seen(Protocol):
+    """Transactions, as a value."""
+
+    def covers(self, other: Self) -> bool:
+        """Tell whether every transaction of `other` is among them."""
+        ...
+
+    def names(self, gtid: str) -> bool:
+        """Tell whether the transaction called `gtid` is."""
+        ...
+
+
+class Request(msgspec.Struct, frozen=True):
+    """How to ask for the log: statements first, then a command with its arguments."""
+
+    statements: Sequence[tuple[str, tuple[object, ...]]]
+    command: int
+    arguments: bytes
+
+
+class Dialect(Protocol):
+    """One server's own words.
+
+    `name` is what it is called, `word` what native types begin with. `columns` is the query for a
+    table's columns, `charsets` that for (collation number, character set). `grants` are the rights
+    that a user needs beside SELECT.
+    """
+
+    name: str
+    word: str
+    position: type[Position]
+    columns: str
+    charsets: str
+    grants: str
+
+    def log_end(self, connection: Connection) -> Place:
+        """Return where the log ends now. Raises `errors.Stop` when there is none."""
+        ...
+
+    def first(self, catalog: Catalog, lost: Position | None = None) -> Position:
+        """Return the end of the log, of an incarnation that neither `lost` nor another one had.
+
+        Raises `errors.PreflightFailed`.
+        """
+        ...
+
+    def guarded(self, catalog: Catalog, stored: Position) -> Position:
+        """Return where to go on, behind `stored`. Raises `errors.Stop` when that cannot be."""
+        ...
+
+    def executed(self, catalog: Catalog) -> str:
+        """Return the transactions the log has by now."""
+        ...
+
+    def findings(self, catalog: Catalog) -> Iterator[Finding]:
+        """Yield what is to be said of the server and its log."""
+        ...
+
+    def request(self, gtid: str, server_id: int) -> Request:
+        """Return how to ask for all that follows `gtid`, as the replica `server_id`."""
+        ...
+
+    def view(self, connection: Connection, delivered: Position) -> View:
+        """Begin a transaction that reads, in a snapshot that has all that was `delivered`.
+
+        Raises `chunks.TableBusy` when the server has not come to that yet.
+        """
+        ...

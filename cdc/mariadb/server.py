@@ -1,0 +1,90 @@
+"""MariaDB, in the words of `dialect.py`."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from cdc.connector import Finding
+from cdc.errors import Stop
+from cdc.mariadb import opening, preflight
+from cdc.mariadb.catalog import Catalog
+from cdc.mariadb.connection import Connection, rows, text
+from cdc.mariadb.dialect import Request, View
+from cdc.mariadb.position import Place, Position
+
+__all__ = ["MariaDB"]
+
+_DUMP = 0x12
+_COLUMNS = """
+SELECT c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, c.IS_NULLABLE, c.COLUMN_DEFAULT,
+       c.GENERATION_EXPRESSION IS NOT NULL, c.CHARACTER_SET_NAME, c.NUMERIC_PRECISION,
+       c.NUMERIC_SCALE, c.DATETIME_PRECISION, c.CHARACTER_MAXIMUM_LENGTH,
+       EXISTS (SELECT 1 FROM information_schema.CHECK_CONSTRAINTS k
+               WHERE k.CONSTRAINT_SCHEMA = c.TABLE_SCHEMA AND k.TABLE_NAME = c.TABLE_NAME
+               AND k.LEVEL = 'Column' AND k.CONSTRAINT_NAME = c.COLUMN_NAME
+               AND k.CHECK_CLAUSE LIKE 'json_valid(%%'),
+       s.SEQ_IN_INDEX
+FROM information_schema.COLUMNS c
+LEFT JOIN information_schema.STATISTICS s ON s.TABLE_SCHEMA = c.TABLE_SCHEMA
+     AND s.TABLE_NAME = c.TABLE_NAME AND s.COLUMN_NAME = c.COLUMN_NAME
+     AND s.INDEX_NAME = 'PRIMARY'
+WHERE c.TABLE_SCHEMA = %s AND c.TABLE_NAME = %s ORDER BY c.ORDINAL_POSITION
+"""
+_CHARSETS = """
+SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY
+WHERE ID IS NOT NULL
+"""
+
+
+class MariaDB:
+    """See `cdc.mariadb.dialect.Dialect`."""
+
+    name = "MariaDB"
+    word = "mariadb"
+    position = Position
+    columns = _COLUMNS
+    charsets = _CHARSETS
+    grants = "REPLICATION SLAVE, BINLOG MONITOR"
+
+    def log_end(self, connection: Connection) -> Place:
+        """Inside a consistent snapshot: where the log ended then."""
+        told = rows(connection, "SHOW STATUS LIKE 'Binlog_snapshot_%'")
+        found = {text(name): text(value) for name, value in told}
+        if not found.get("Binlog_snapshot_file"):
+            raise Stop("the server says of no place where its binary log ends")
+        return Place(found["Binlog_snapshot_file"], int(found["Binlog_snapshot_position"]))
+
+    def first(self, catalog: Catalog, lost: Position | None = None) -> Position:
+        """See `opening.first_position`."""
+        return opening.first_position(catalog, lost)
+
+    def guarded(self, catalog: Catalog, stored: Position) -> Position:
+        """See `opening.guarded`."""
+        return opening.guarded(catalog, stored)
+
+    def executed(self, catalog: Catalog) -> str:
+        """See `Dialect`."""
+        return catalog.variable("gtid_binlog_pos")
+
+    def findings(self, catalog: Catalog) -> Iterator[Finding]:
+        """See `preflight.log_findings`."""
+        return preflight.log_findings(catalog)
+
+    def request(self, gtid: str, server_id: int) -> Request:
+        """COM_BINLOG_DUMP; where it begins is said in a variable."""
+        statements = (
+            ("SET @mariadb_slave_capability = 4", ()),
+            ("SET @slave_gtid_strict_mode = 1", ()),
+            ("SET @slave_connect_state = %s", (gtid,)),
+        )
+        return Request(statements, _DUMP, struct.pack("<IHI", 4, 0, server_id))
+
+    def view(self, connection: Connection, _: Position) -> View:
+        """InnoDB's view and the log's end are taken as one, so it has just what lies before.
+
+        Source: MariaDB documentation, "Enhancements for START TRANSACTION WITH CONSISTENT
+        SNAPSHOT".
+        """
+        connection.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+        return View(self.log_end(connection))
