@@ -196,7 +196,7 @@ cdef inline int put_timestamp(Buffer *out, Text text, Py_ssize_t size, bint zone
         return 0
     if not read_time(text + 11, size - 11, &micros):
         return 0
-    return put_long(out, days * 86_400_000_000 + micros)
+    return put_long(out, days * 86_400_000_000LL + micros)
 
 
 cdef inline int nibble(unsigned char digit) noexcept:
@@ -236,7 +236,7 @@ cdef inline bint is_ascii(Text text, Py_ssize_t size) noexcept:
     while at < size:
         seen |= text[at]
         at += 1
-    return not seen & 0x8080808080808080
+    return not seen & 0x8080808080808080ULL
 
 
 cdef inline bint is_utf8(Text text, Py_ssize_t size) noexcept:

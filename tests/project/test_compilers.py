@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,14 @@ def test_the_compiler_in_a_wheel_builds_the_extensions(tmp_path: Path) -> None:
     demanded = {**alone, "CDC_EXECUTOR": "compiled", "PYTHONPATH": str(source)}
     assert run(sys.executable, "-c", show, cwd=source, env=demanded).startswith(str(source))
     run(sys.executable, "-c", WRITE, cwd=source, env=demanded)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("s*/_*.pyx")), ids=lambda path: path.stem)
+def test_no_arithmetic_of_the_extensions_is_done_with_python_numbers(
+    path: Path, tmp_path: Path
+) -> None:
+    """A literal wider than a C int is a Python one unless it says LL; each use costs 50 ns."""
+    made = tmp_path / "made.c"
+    run(sys.executable, "-m", "cython", "-3", path, "-o", made, cwd=ROOT)
+    code = re.sub(r"^(#define|static CYTHON_INLINE).*", "", made.read_text(), flags=re.MULTILINE)
+    assert re.findall(r"__Pyx_PyNumber_\w+_int_int\(.*", code) == []
