@@ -47,9 +47,10 @@ class TableSchema(msgspec.Struct, frozen=True):
 
     `key` names the columns of the record key in key order; empty means null keys.
     `attributes` is free text from the source that a sink may want (comment, owner, ...).
-    A sink fills the last two: `former` are columns as earlier versions had them, newest first,
+    A sink fills the last three: `former` are columns as earlier versions had them, newest first,
     where they differ, so that a target can tell what it was given from what is somebody else's;
-    `passing` names those that the newest version has no more, or not so.
+    `passing` names those that the newest version has no more, or not so; `cast` those whose type
+    the mapping chose, whatever the source's is.
     """
 
     table: TableId
@@ -58,6 +59,7 @@ class TableSchema(msgspec.Struct, frozen=True):
     attributes: tuple[tuple[str, str], ...] = ()
     former: tuple[Column, ...] = ()
     passing: tuple[str, ...] = ()
+    cast: tuple[str, ...] = ()
 
     def column(self, name: str) -> Column:
         """Return the column called `name`. Raises `KeyError` when there is none."""

@@ -78,6 +78,7 @@ class MappedTable(msgspec.Struct, frozen=True):
             tuple(mapped.column for mapped in _distinct(columns, topic)),
             _key(source, columns, topic, table),
             (*source.attributes, *row_key(source.key, _unchanged(columns), table.way)),
+            cast=tuple(name for name, field in table.fields.items() if field.casts),
         )
         schema = lineage.told(schema, lambda version: _bound(version, topic, table), table.mode)
         where = row_filter(

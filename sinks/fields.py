@@ -85,6 +85,11 @@ class FieldMap(BaseModel):
             raise ValueError(f"a constant has no `{min(ways)}`")
         return self
 
+    @property
+    def casts(self) -> bool:
+        """Whether it says itself what its values are."""
+        return bool(self.model_fields_set & {"as_", "scale", "value"})
+
 
 def _named(value: Any) -> Any:
     return {"from": value} if isinstance(value, str) else value

@@ -229,6 +229,12 @@ def publisher(make_publisher: Callable[..., Publisher]) -> Publisher:
     return make_publisher()
 
 
+def as_they_are(pipeline: Pipeline) -> dict[str, Any]:
+    """Map items as they are, said with casts: then the target's columns may be narrower."""
+    fields = {"id": {"from": "id", "as": "bigint"}, "name": {"from": "name", "as": "text"}}
+    return {f"{pipeline.source}.*": {"rest": True, "fields": fields}}
+
+
 @pytest.fixture
 def make_sink(pipeline: Pipeline, pg_database: str) -> Iterator[Callable[..., Sink]]:
     made: list[Sink] = []

@@ -24,6 +24,7 @@ from cdc.topics import topic_name
 from schemas.evolution import widens
 from schemas.table import Column, TableSchema
 from schemas.types import LOGICAL
+from sinks.room import holds
 
 __all__ = ["ColumnMatch", "TableMatch", "match_tables", "proposal_text"]
 
@@ -225,7 +226,8 @@ _CASTS: dict[str, tuple[str, set[str]]] = {
     "string": ("text", set(LOGICAL)),
     "text": ("text", set(LOGICAL)),
     "int64": ("bigint", {*_TEXTS, "decimal"}),
-    "int32": ("int", _TEXTS),
+    "int32": ("int", {*_TEXTS, "int64"}),
+    "int16": ("smallint", _WHOLE),
     "float64": ("float", _NUMBERS),
     "decimal": ("numeric", _NUMBERS),
     "boolean": ("bool", {"string"}),
@@ -240,9 +242,11 @@ _CASTS: dict[str, tuple[str, set[str]]] = {
 
 def _cast(one: Column, other: Column) -> str:
     """Return what `as:` has to say so that `one` fits `other`, empty where nothing or none can."""
-    if one.type.logical == other.type.logical or widens(one.type, other.type):
-        return ""
     name, sources = _CASTS.get(other.type.logical, ("", set()))
+    if one.type.logical == other.type.logical or widens(one.type, other.type):
+        # PostgreSQL takes a shorter text where the mapping says that it is meant so.
+        shorter = other.type.logical == "string" and holds(other.type, one.type) is False
+        return name if shorter and other.type.native.startswith("postgres ") else ""
     return name if one.type.logical in sources else ""
 
 

@@ -148,7 +148,7 @@ class Catalog:
         refuse_engine(existing)
         for column in schema.columns:
             if column.name not in schema.passing:
-                refuse_unlike(column, existing)
+                refuse_unlike(column, existing, cast=column.name in schema.cast)
         refuse_key(schema, existing)
         return existing
 

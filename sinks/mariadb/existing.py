@@ -12,8 +12,9 @@ import msgspec
 
 from cdc.connections.mariadb import quoted
 from cdc.errors import PreflightFailed, SchemaIncompatible
-from schemas.table import Column, TableSchema
+from schemas.table import Column, TableSchema, Type
 from sinks.mariadb.forms import WIDE, storage
+from sinks.room import holds
 
 __all__ = [
     "Existing",
@@ -53,6 +54,8 @@ _TAKEN = {
     "text": {*_WORDS, "time"},
 }
 """Logical type → types of a column that keeps its values as they are, or refuses them."""
+_CUT = {"decimal", "date", "time", "datetime", "timestamp"}
+"""Types that take a text by rounding it or cutting it off, and only note it."""
 _FRACTION = 6
 _FRACTIONS = {"time": {"time"}, "timestamp": _MOMENTS - _TEXTS, "timestamptz": _MOMENTS - _TEXTS}
 
@@ -158,10 +161,13 @@ def refuse_engine(existing: Existing) -> None:
         )
 
 
-def refuse_unlike(column: Column, existing: Existing) -> None:
-    """Stop where the column would turn values into something else, or take none at all."""
+def refuse_unlike(column: Column, existing: Existing, *, cast: bool) -> None:
+    """Stop where the column would turn values into something else, or take none at all.
+
+    A text that the mapping `cast` to what it is may be a number or a moment here.
+    """
     there = existing.column(column.name)
-    if there is None or _keeps(column, there):
+    if there is None or there.generated or _keeps(column, there, cast=cast):
         return
     raise SchemaIncompatible(
         f"{existing.name}.{there.name} is {there.type} in the target, which would not keep a "
@@ -172,10 +178,12 @@ def refuse_unlike(column: Column, existing: Existing) -> None:
     )
 
 
-def _keeps(column: Column, there: ExistingColumn) -> bool:
+def _keeps(column: Column, there: ExistingColumn, *, cast: bool) -> bool:
     logical = column.type.logical
     if there.family not in _TAKEN[logical]:
         return False
+    if there.family in _CUT and _TAKEN[logical] >= _WORDS and not cast:
+        return holds(Type("", f"mariadb {there.type}"), column.type) is True
     if logical == "decimal" and there.family == "decimal":
         return there.scale >= column.type.scale
     cuts = there.family in _FRACTIONS.get(logical, ()) and there.scale < _FRACTION

@@ -22,6 +22,7 @@ from cdc.errors import PreflightFailed, SchemaIncompatible
 from schemas.table import Column, TableId, TableSchema, Type
 from sinks.policy import Change, Declared, SchemaChanges, changes, plan, stopped
 from sinks.refusals import dropped, forbidden
+from sinks.room import holds
 
 __all__ = ["Catalog", "Existing", "ExistingColumn"]
 
@@ -63,9 +64,10 @@ _FOREIGN = """
 SELECT conrelid, confrelid FROM pg_constraint
 WHERE contype = 'f' AND conrelid = ANY (%s) AND confrelid = ANY (%s)
 """
-_CATEGORIES = """
-SELECT n, (SELECT typcategory::text FROM pg_type WHERE oid = to_regtype(n))
-FROM unnest(%s::text[]) n
+_KINDS = """
+SELECT n, typcategory::text,
+       CASE WHEN typtype = 'd' THEN format_type(typbasetype, typtypmod) ELSE n END
+FROM unnest(%s::text[]) n LEFT JOIN pg_type ON pg_type.oid = to_regtype(n)
 """
 _ANYTHING = (None, "S", "U", "X", "Z")
 """Categories (pg_type.typcategory) that take, or may hold, the text of anything: strings, and
@@ -87,6 +89,7 @@ _IMPOSSIBLE = (
 """What an ALTER gets for values that do not convert, and for views and the like in its way."""
 _ROUNDING = ("numeric", "real", "double", "date", "time", "timestamp", "interval")
 """Types that take what does not fit them by rounding or cutting it, without a word."""
+_RETYPED = ("widen", "retype")
 _RELATION = """
 SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'f')
@@ -157,7 +160,7 @@ class Catalog:
         if asked.first:
             self._run(self._alter(schema.table, asked.first))
             existing = self._again(schema.table)
-        self._refuse_unlike(schema, existing)
+        self._refuse_unlike(schema, existing, asked.left)
         if schema.key and frozenset(schema.key) not in existing.unique:
             raise PreflightFailed(
                 f"no unique index of {schema.table} covers exactly {', '.join(schema.key)}",
@@ -179,23 +182,29 @@ class Catalog:
 
         return changes(schema, existing.columns.get, declares)
 
-    def _refuse_unlike(self, schema: TableSchema, existing: Existing) -> None:
-        """Stop where a column can take no value: each row would become a dead letter."""
+    def _refuse_unlike(
+        self, schema: TableSchema, existing: Existing, left: Iterable[Change]
+    ) -> None:
+        """Stop where values would be refused one by one, rounded or cut; `left` was left so."""
         pairs = {
-            c.name: (self._type(c.type), existing.columns[c.name].type)
-            for c in schema.columns
-            if c.name in existing.columns and c.name not in schema.passing
+            column: (self._type(column.type), found.type)
+            for column in schema.columns
+            if (found := existing.columns.get(column.name)) is not None
+            and column.name not in schema.passing
+            and not found.generated
         }
         names = list({name for pair in pairs.values() for name in pair})
-        found = dict(self._connection.execute(_CATEGORIES, (names,)).fetchall())
+        known = {row[0]: row[1:] for row in self._connection.execute(_KINDS, (names,))}
+        chosen = {*schema.cast, *(change.there for change in left if change.kind in _RETYPED)}
         for column, (wanted, there) in pairs.items():
-            kinds = found[wanted], found[there]
-            if kinds[0] != kinds[1] and not set(kinds) & set(_ANYTHING):
-                raise SchemaIncompatible(
-                    f"{schema.table}.{column} is {there} in the target and {wanted} at the source",
-                    hint=f"Cast it in the mapping (`{column}: {{from: …, as: …}}`), map it to "
-                    "another column, or change the target's column.",
-                )
+            (kind, plain), (other, _) = known[wanted], known[there]
+            if kind != other and not {kind, other} & set(_ANYTHING):
+                raise _unlike(schema, column, wanted, there)
+            need = column.type
+            if need.native == _NATIVE + wanted:  # of a domain, what it is made of
+                need = msgspec.structs.replace(need, native=_NATIVE + plain)
+            if column.name not in chosen and holds(Type("", _NATIVE + there), need) is False:
+                raise _narrower(schema, column, wanted, there)
 
     def parents(self, oids: Iterable[int]) -> dict[int, list[int]]:
         """Return table → tables its foreign keys point to, among `oids`."""
@@ -303,11 +312,30 @@ class Catalog:
         return found is not None and found[0] is not None
 
 
+def _unlike(schema: TableSchema, column: Column, wanted: str, there: str) -> SchemaIncompatible:
+    name = column.name
+    return SchemaIncompatible(
+        f"{schema.table}.{name} is {there} in the target and {wanted} at the source",
+        hint=f"Cast it in the mapping (`{name}: {{from: …, as: …}}`), map it to another column, or "
+        "change the target's column.",
+    )
+
+
+def _narrower(schema: TableSchema, column: Column, wanted: str, there: str) -> SchemaIncompatible:
+    error = _unlike(schema, column, wanted, there)
+    name, kind = sql.Identifier(column.name).as_string(), sql.SQL(wanted).as_string()
+    return SchemaIncompatible(
+        f"{error}, which it does not hold: values would be rounded, cut or refused",
+        hint=f"ALTER TABLE {qualified(schema.table).as_string()} ALTER COLUMN {name} TYPE {kind}; "
+        f"or say in the mapping that it is meant so: `{column.name}: {{from: …, as: …}}`.",
+    )
+
+
 def _refuse_rounding(existing: Existing, left: Iterable[Change]) -> None:
     """Stop where a type that was left as it is would change values instead of refusing them."""
     for change in left:
         there = existing.columns.get(change.there)
-        if change.kind in ("widen", "retype") and there and there.type.startswith(_ROUNDING):
+        if change.kind in _RETYPED and there and there.type.startswith(_ROUNDING):
             raise SchemaIncompatible(
                 f"{existing.table}: {change.sentence}; left as it is, it would round or cut values",
                 hint=f"`schema_changes: {{{change.kind}: apply}}`, or cast it in the mapping.",

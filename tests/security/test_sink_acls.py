@@ -18,6 +18,7 @@ GOOD = "SELECT id FROM public.items ORDER BY id"
 LINES = documented("sink", creates=False)
 SHARED = ("control", "status", "tailrace")
 OWN = [line for line in LINES if not line[1].endswith(SHARED)]
+NARROW = "CREATE TABLE public.items (id bigint PRIMARY KEY, name text CHECK (length(name) < 7))"
 Allowed = Callable[..., Sink]
 
 
@@ -35,7 +36,7 @@ def allowed(
     def make(without: tuple[str, str, str] | None = None) -> Sink:
         publish(opened)
         with psycopg.connect(pg_database, autocommit=True) as connection:
-            connection.execute("CREATE TABLE public.items (id bigint PRIMARY KEY, name varchar(6))")
+            connection.execute(NARROW)
         names = {"pipeline": opened.name, "source": opened.source, "sink": "mirror"}
         client = secure_kafka.login(opened.name, secure_kafka.add_user(opened.name))
         acls = [as_acl(line, names) for line in LINES if line != without]

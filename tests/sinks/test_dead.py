@@ -22,7 +22,7 @@ from cdc.kafka import admin_client, producer_client
 from cdc.publish import Publisher
 from debezium_records import field, struct, with_schema
 from fix_pipeline import Pipeline, wait_until
-from fix_sink import Sink, changes, commit, delete, insert, piece, update
+from fix_sink import Sink, as_they_are, changes, commit, delete, insert, piece, update
 from schemas.change import Change, Op
 from sinks.targets import postgres
 
@@ -57,7 +57,8 @@ class Dead:
     def write(self, **options: Any) -> None:
         """Write the pipeline file for a sink with these options."""
         kafka = self.pipeline.kafka
-        mirror = {"type": "postgres", "url": self.sink.url, "tables": [f"{self.pipeline.source}.*"]}
+        tables = as_they_are(self.pipeline)
+        mirror = {"type": "postgres", "url": self.sink.url, "tables": tables}
         pipeline = {
             "pipeline": self.pipeline.name,
             "kafka": {"bootstrap": kafka.bootstrap, "registry": kafka.registry.url},
@@ -108,8 +109,10 @@ class Dead:
 
 
 @pytest.fixture
-def dead(make_sink: MakeSink, publisher: Publisher, cdc: Cdc, tmp_path: Path) -> Dead:
-    return Dead(make_sink(), cdc, publisher, tmp_path)
+def dead(
+    pipeline: Pipeline, make_sink: MakeSink, publisher: Publisher, cdc: Cdc, tmp_path: Path
+) -> Dead:
+    return Dead(make_sink(tables=as_they_are(pipeline)), cdc, publisher, tmp_path)
 
 
 def test_letters_are_listed_and_shown_with_record_bytes_and_reason(dead: Dead) -> None:
@@ -266,7 +269,7 @@ def test_block_key_keeps_the_order_of_a_key_across_a_restart(
     dead.change(insert(b"1", LONG), insert(b"2", b"free"))
     dead.sink.start().wait_for(ALL, [(2, "free")])
     dead.sink.stop()
-    again = make_sink()
+    again = make_sink(tables=as_they_are(dead.pipeline))
     again.on_poison = "block_key"
     dead.change(update(b"1", b"two"), update(b"1", b"three"), insert(b"3", b"free"))
     again.start().wait_for(ALL, [(2, "free"), (3, "free")])
@@ -303,7 +306,7 @@ def test_stop_names_the_record_and_a_repaired_target_takes_it(
     assert "on_poison: dead_letter" in failed.hint
     assert dead.sink.query(ALL) == []
     dead.execute(WIDEN)
-    again = make_sink()
+    again = make_sink(tables=as_they_are(dead.pipeline))
     again.on_poison = "stop"
     again.start().wait_for(ALL, [(1, "short"), (2, "much too long")])
     assert dead.open() == []
@@ -317,7 +320,7 @@ def test_a_worker_killed_around_its_letters_leaves_each_once(
 ) -> None:
     dead.change(insert(b"1", b"short"), insert(b"2", LONG), insert(b"3", LONG))
     dead.killed(point, "sink", "mirror")
-    make_sink().start().wait_for(ALL, [(1, "short")])
+    make_sink(tables=as_they_are(dead.pipeline)).start().wait_for(ALL, [(1, "short")])
     dead.change(insert(b"4", b"later"))
     dead.sink.wait_for(ALL, [(1, "short"), (4, "later")])
     assert dead.raw() == 2

@@ -57,6 +57,18 @@ def test_a_glob_takes_tables_and_not_what_a_source_writes_beside_them() -> None:
     assert selection(["*"]).find("__debezium-heartbeat.shopdb") is None
 
 
+def test_a_column_is_cast_where_the_mapping_says_what_it_is() -> None:
+    fields = {
+        "id": "id",
+        "name": {"from": "full_name", "as": "text"},
+        "at": {"from": "created_at"},
+        "since": {"expr": "string(created_at)"},
+        "rounded": {"from": "id", "scale": 0},
+        "kind": {"value": 1},
+    }
+    assert bind(fields=fields).schema.cast == ("name", "rounded", "kind")
+
+
 def test_without_fields_every_column_travels_as_it_is() -> None:
     assert bind().schema == CUSTOMERS
 

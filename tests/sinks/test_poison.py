@@ -11,7 +11,7 @@ import pytest
 from cdc.kafka import producer_client
 from cdc.publish import Publisher
 from fix_pipeline import ITEMS, Pipeline, wait_until
-from fix_sink import Sink, changes, commit, delete, insert, piece, update
+from fix_sink import Sink, as_they_are, changes, commit, delete, insert, piece, update
 from schemas.change import ABSENT, Change, Op
 from schemas.table import Column, TableId, TableSchema, Type
 from sinks.postgres import refused
@@ -39,7 +39,7 @@ def headers_of(letter: object) -> dict[str, str]:
 def test_a_row_that_does_not_fit_is_isolated_with_its_original_bytes(
     pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
 ) -> None:
-    sink = make_sink()
+    sink = make_sink(tables=as_they_are(pipeline))
     run_sql(sink, "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(8))")
     rows = [insert(b"%d" % n, b"x" * 20 if n in (7, 70) else b"fits") for n in range(100)]
     commit(publisher, piece(1, changes(1, *rows)))
@@ -70,7 +70,7 @@ def test_rows_whose_values_do_not_fit_are_named_by_the_server_and_not_searched_f
     searched: list[object] = []
     monkeypatch.setattr(PostgresTarget, "rehearse", lambda *_: searched.append(1) or {})
     notes = TableSchema(TableId("public", "notes"), ITEMS.columns)
-    sink = make_sink()
+    sink = make_sink(tables=as_they_are(pipeline))
     run_sql(
         sink,
         "CREATE TABLE items (id smallint PRIMARY KEY, name varchar(8))",
@@ -110,7 +110,7 @@ def test_a_notice_that_is_misread_blames_no_other_row(
     misread: str,
 ) -> None:
     monkeypatch.setattr(refused, "_PLACE", re.compile(misread))
-    sink = make_sink()
+    sink = make_sink(tables=as_they_are(pipeline))
     run_sql(sink, "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(8))")
     rows = [insert(b"1", b"fits"), insert(b"2", b"much too long"), insert(b"3", b"fits")]
     commit(publisher, piece(1, changes(1, *rows)))
@@ -125,7 +125,7 @@ def test_a_value_that_an_older_change_of_the_row_brought_is_searched_for(
     wide = TableSchema(
         ITEMS.table, (*ITEMS.columns, Column("price", Type("decimal", "", 12, 2))), ("id",)
     )
-    sink = make_sink()
+    sink = make_sink(tables=as_they_are(pipeline))
     run_sql(sink, "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(8), price numeric)")
     rows = [insert(b"1", b"fits", b"1.00"), update(b"1", b"much too long", b"1.00")]
     rows += [update(b"1", ABSENT, b"2.00")]

@@ -21,6 +21,7 @@ KINDS = {
     "int": Type("int32", "postgres integer"),
     "bigint": Type("int64", "postgres bigint"),
     "text": Type("string", "postgres text"),
+    "code": Type("string", "postgres character varying(8)"),
     "date": Type("date", "postgres date"),
     "at": Type("timestamptz", "postgres timestamp with time zone"),
     "bytes": Type("bytes", "postgres bytea"),
@@ -88,6 +89,13 @@ def test_a_column_of_another_type_is_cast_and_one_that_cannot_be_is_left_out() -
     found = {column.target: column.cast for column in only(CUSTOMERS, there).columns}
     assert found == {"id": "", "created_at": "date", "email": ""}
     assert only(CUSTOMERS, there).unfilled == ["full_name"]
+
+
+def test_a_narrower_column_is_cast_so_that_it_is_meant_so() -> None:
+    one = table("codes", "id:bigint code:text wide:code", "id")
+    there = table("codes", "id:int code:code wide:text", "id")
+    found = {column.target: column.cast for column in only(one, there).columns}
+    assert found == {"id": "int", "code": "text", "wide": ""}
 
 
 def test_names_without_a_word_in_common_are_not_alike_whatever_their_letters() -> None:

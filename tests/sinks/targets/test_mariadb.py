@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cdc.config import parse_pipeline
@@ -303,6 +304,8 @@ CHANGED = [
     ("int64", "double"), ("boolean", "bit(1)"), ("float64", "float"), ("decimal", "decimal(12,1)"),
     ("decimal", "double"), ("timestamp", "datetime"), ("timestamp", "date"), ("time", "time(3)"),
     ("bytes", "text"), ("string", "int"), ("bytes", "binary(9)"), ("uuid", "binary(16)"),
+    ("string", "decimal(5,2)"), ("text", "decimal(12,2)"), ("string", "date"),
+    ("text", "datetime(6)"), ("enum", "time(6)"),
 ]  # fmt: skip
 
 
@@ -323,6 +326,14 @@ def test_a_column_that_would_round_or_rewrite_its_values_stops_the_sink(maria_pl
             target.prepare(schema)
         assert "as:" in caught.value.hint
         maria_place.query(caught.value.hint.partition("or: ")[2].rstrip(";"))
+        target.prepare(schema)
+
+
+def test_a_text_that_the_mapping_casts_may_be_a_number_here(maria_place: Place) -> None:
+    maria_place.query("CREATE TABLE things (id bigint PRIMARY KEY, v decimal(5,2))")
+    schema = table_of(ID, Column("v", Type("text", "postgres numeric")))
+    target = maria_place.open(msgspec.structs.replace(schema, cast=("v",)))
+    with pytest.raises(SchemaIncompatible, match="would not keep a text"):
         target.prepare(schema)
 
 

@@ -226,17 +226,6 @@ def test_a_column_that_can_take_no_value_stops_the_sink_instead_of_every_row(
     assert "as:" in caught.value.hint
 
 
-@pytest.mark.parametrize("there", ["text", "numeric(20,4)", "integer", "varchar(10)", "jsonb"])
-def test_a_column_that_can_take_the_values_is_left_as_it_is(system: Database, there: str) -> None:
-    with psycopg.connect(system.url, autocommit=True) as connection:
-        connection.execute("CREATE SCHEMA shop")
-        connection.execute(f"CREATE TABLE shop.orders (id bigint PRIMARY KEY, total {there})")
-    columns = (Column("id", Type("int64")), Column("total", Type("int64", "postgres bigint")))
-    target = system.connect()
-    target.open()
-    target.prepare(TableSchema(TableId("shop", "orders"), columns, ("id",)))
-
-
 def test_sinks_that_start_at_once_on_an_empty_database_all_open(system: Database) -> None:
     targets = [system.connect() for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
