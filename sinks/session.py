@@ -35,7 +35,10 @@ _IDLE_CURSOR_S = 10.0
 
 
 class Session:
-    """Owns the clients of one life; `close` lets go of all of them."""
+    """Owns the clients of one life; `close` lets go of all of them.
+
+    `progressed` tells whether anything was applied, or all there is had been before.
+    """
 
     def __init__(self, job: SinkJob) -> None:
         self._job = job
@@ -55,7 +58,7 @@ class Session:
         self._thread = ThreadPoolExecutor(1, "apply")
         self._pending: Future[Applied] | None = None
         self._ends: dict[TopicPartition, int] = {}
-        self._has_positions = self._aimed = False
+        self._has_positions = self._aimed = self.progressed = False
         self._looked = self._moved = 0.0
         self._dropped = 0
 
@@ -75,7 +78,7 @@ class Session:
         self._thread.shutdown(wait=True)
         pending, self._pending = self._pending, None
         if pending is not None and pending.exception() is None:
-            self._job.reporter.applied(pending.result())
+            self._tell(pending.result())
         self._tell_broken()
         self._intake.close()
         self._letters.close()
@@ -97,9 +100,19 @@ class Session:
             self._intake.hold_back(())
         elif full:
             self._make_room()
+        self.progressed = self.progressed or self._is_done()
 
     def _fill(self) -> None:
         self._intake.fill(_WAIT_S, self._job.buffer_bytes - self._intake.bytes)
+
+    def _is_done(self) -> bool:
+        """Tell whether everything was applied that lay in the topics."""
+        return bool(self._lanes) and self._pending is None and self.lag_rows() == 0
+
+    def _tell(self, applied: Applied) -> None:
+        """Report what is in the target now."""
+        self.progressed = True
+        self._job.reporter.applied(applied)
 
     def _tell_broken(self) -> None:
         """Report the rows that broke a rule, of both threads."""
@@ -239,8 +252,7 @@ class Session:
             started = time.monotonic()
             passed = self._barriers.ask(standing)
             if passed:
-                applied = summed(passed, 0, 0, time.monotonic() - started)
-                self._job.reporter.applied(applied)
+                self._tell(summed(passed, 0, 0, time.monotonic() - started))
         self._intake.hold_back([lane for lane in self._lanes if lane.gate is not None])
 
     def _follow(self, spans: Sequence[Span]) -> None:
@@ -253,7 +265,7 @@ class Session:
         """Wait for the cut that is with the target, and report it."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            self._job.reporter.applied(pending.result())
+            self._tell(pending.result())
 
     def _newly_dropped(self) -> int:
         total = sum(lane.dropped for lane in self._lanes)
@@ -279,7 +291,7 @@ class Session:
         spans: list[Span] = []
         applied = self._applier.stream(self._pieces(lanes, limit, spans), spans)
         self._follow(spans)
-        self._job.reporter.applied(applied)
+        self._tell(applied)
         self._intake.hold_back(())
 
     def _pieces(

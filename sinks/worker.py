@@ -53,8 +53,8 @@ def run_sink(job: SinkJob) -> None:
         try:
             worker.session()
         except Unavailable as error:
-            worker.note(error)
-            attempt = 0 if worker.progressed else attempt + 1
+            is_of_others = worker.note(error)
+            attempt = 0 if worker.progressed or is_of_others else attempt + 1
             job.reporter.beat(SinkStatus("retrying", str(error)), error)
             worker.rest(job.back_off(attempt))
         except CursorMoved as error:
@@ -93,13 +93,16 @@ class _Worker:
             session.drain()
         finally:
             session.close()
+            self.progressed = session.progressed
 
-    def note(self, error: Unavailable) -> None:
-        """Remember since when rows wait for other workers."""
-        if isinstance(error, Entangled):
-            now = time.monotonic()
-            since, last = self._knot or (now, now)
-            self._knot = (since if now - last < _KNOT_OLD_S else now, now)
+    def note(self, error: Unavailable) -> bool:
+        """Remember since when rows wait for other workers; tell whether they do now."""
+        if not isinstance(error, Entangled):
+            return False
+        now = time.monotonic()
+        since, last = self._knot or (now, now)
+        self._knot = (since if now - last < _KNOT_OLD_S else now, now)
+        return True
 
     def _must_untie(self) -> bool:
         """Tell whether rows have waited for other workers for so long that one has to do all."""
@@ -109,7 +112,6 @@ class _Worker:
         return True
 
     def _beat(self, session: Session) -> None:
-        self.progressed = True
         if time.monotonic() - self._beaten < _BEAT_S:
             return
         self._beaten = time.monotonic()

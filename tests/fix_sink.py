@@ -91,6 +91,7 @@ class Told:
         self.broken: Counter[tuple[str, str]] = Counter()
         self.states: list[str] = []
         self.errors: list[CdcError] = []
+        self.attempts: list[int] = []
         self.last = SinkStatus()
 
     def applied(self, applied: Applied) -> None:
@@ -98,6 +99,11 @@ class Told:
 
     def invalid(self, rows: Mapping[tuple[str, str], int]) -> None:
         self.broken.update(rows)
+
+    def rests(self, attempt: int) -> float:
+        """Note before which attempt the sink rests, and let it rest a moment."""
+        self.attempts.append(attempt)
+        return 0.05
 
     def beat(self, status: SinkStatus, error: CdcError | None) -> None:
         self.last = status
@@ -135,7 +141,7 @@ class Sink:
             control=self.asked,
             reporter=self.told,
             stop=self._stop.is_set,
-            back_off=lambda _attempt: 0.05,
+            back_off=self.told.rests,
             workers=self.config.workers,
             buffer_bytes=self.config.buffer_bytes,
             on_poison=self.on_poison,

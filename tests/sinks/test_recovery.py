@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 
 import psycopg
@@ -48,6 +49,34 @@ def test_an_error_anywhere_in_the_transaction_applies_nothing_twice(
     assert sink.query("SELECT op, count(*) FROM audit GROUP BY op") == [("INSERT", 13)]
     assert passed.count(point) >= 2
     assert "retrying" in sink.told.states
+
+
+def test_the_rest_before_the_next_attempt_grows_until_something_is_applied(
+    publisher: Publisher, make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = make_sink()
+    refusing = threading.Event()
+
+    def refuse(name: str) -> None:
+        if name == "sink.before_commit" and refusing.is_set():
+            raise TargetUnavailable("the disk is full")
+
+    def rests(times: int) -> list[int]:
+        """Return the first attempts that the sink rested before."""
+        wait_until(lambda: len(sink.told.attempts) >= times, "the sink rests so often")
+        return sink.told.attempts[:times]
+
+    monkeypatch.setattr(postgres, "failpoint", refuse)
+    commit(publisher, item_batch(1, [1]))
+    refusing.set()
+    sink.start()
+    assert rests(4) == [1, 2, 3, 4]
+    refusing.clear()
+    sink.wait_for(COUNT, [(1,)])
+    sink.told.attempts.clear()
+    refusing.set()
+    commit(publisher, item_batch(2, [2]))
+    assert rests(3) == [0, 1, 2]
 
 
 def test_a_sink_whose_connection_is_ended_goes_on(
