@@ -59,9 +59,14 @@ class ColumnRule(BaseModel):
             return lambda _: fixed
         if self.hash is not None:
             pepper = self.hash.get_secret_value().encode()
-            return lambda cell: hmac.new(pepper, cell, hashlib.sha256).hexdigest().encode()
+            return lambda cell: hmac.new(pepper, _text(cell), hashlib.sha256).hexdigest().encode()
         kept = self.truncate or 0
         return lambda cell: cell.decode()[:kept].encode()
+
+
+def _text(cell: bytes) -> bytes:
+    """Refuse what is no text (`ValueError`): its hash would be of no value the source has."""
+    return cell if cell.isascii() else cell.decode().encode()
 
 
 def _rule_for(

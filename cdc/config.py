@@ -25,6 +25,7 @@ from cdc.kafka import KafkaConfig
 from cdc.options import known_keys
 from cdc.plugins import Connector, Kind, load, nearest
 from cdc.publish import PublishConfig
+from cdc.quarantine import OnUndecodable
 
 __all__ = [
     "InvalidPipeline",
@@ -88,6 +89,10 @@ class SourceOptions(BaseModel):
     columns: dict[str, ColumnRule] = Field(
         default_factory=dict,
         description="Columns dropped, masked, hashed or cut before Kafka, by glob",
+    )
+    on_undecodable: OnUndecodable = Field(
+        default="stop",
+        description="A row with a value that is none of its type: stop, or put it aside",
     )
 
 

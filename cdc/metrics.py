@@ -39,7 +39,7 @@ NAMES: dict[str, str] = {
     "cdc_lag_seconds": "Age of the oldest change not yet handled, 0 when there is none",
     "cdc_slot_retained_bytes": "Log the source system keeps for this worker",
     "cdc_retries_total": "Sessions begun again after an error, by class of `error`",
-    "cdc_dead_letters_total": "Records written to the dead-letter topic",
+    "cdc_dead_letters_total": "Dead letters written, or rows put into quarantine",
     "cdc_invalid_rows_total": "Rows that broke a `rule` of the mapping of a `table`",
     "cdc_repeats_dropped_total": "Records already applied that came again and were dropped",
     "cdc_state": "1 for the `state` the worker is in",

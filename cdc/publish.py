@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,19 +22,18 @@ import structlog
 from confluent_kafka import KafkaException, Producer
 
 from cdc.boundaries import PROGRESS, Boundaries
-from cdc.columns import ColumnRule
 from cdc.connector import Context
 from cdc.errors import Fenced, KafkaUnavailable, Stop
 from cdc.failpoints import failpoint
 from cdc.kafka import DEADLINE_S, REPLACED, KafkaConfig, its_own_error, kafka_error, producer_client
 from cdc.positions import PositionsTopic, Stored, Tails
-from cdc.routes import Messages, Outgoing, PublishConfig, Routes
+from cdc.routes import Messages, Outgoing, PublishConfig, Routes, Written
 from cdc.source import Batch, Position, Progress
 from schemas.change import Rows, Stamp
 from schemas.plan import SourceName
 from schemas.registry import Registry
 
-__all__ = ["Claim", "Committed", "PublishConfig", "Publisher"]
+__all__ = ["Claim", "Committed", "PublishConfig", "Publisher", "Written"]
 
 _TRANSACTION_TIMEOUT_MS = 15_000
 _PIECE_ROWS = 2_000
@@ -56,6 +55,7 @@ class Committed(msgspec.Struct, frozen=True):
     """What one commit made durable; `seconds` is the wait for EndTxn.
 
     `oldest_us` is when its oldest change was committed in the source, µs since 1970; 0 for none.
+    `quarantined` rows are not among `rows`.
     """
 
     position: Position
@@ -63,6 +63,7 @@ class Committed(msgspec.Struct, frozen=True):
     bytes: int
     seconds: float
     oldest_us: int = 0
+    quarantined: int = 0
 
 
 class _Open(msgspec.Struct):
@@ -71,6 +72,7 @@ class _Open(msgspec.Struct):
     begun: float
     rows: int = 0
     bytes: int = 0
+    quarantined: int = 0
     oldest_us: int = 0
     batch: Batch | None = None
     progress: dict[str, Progress] = msgspec.field(default_factory=dict)
@@ -92,12 +94,12 @@ class Publisher:
         kafka: KafkaConfig,
         registry: Registry,
         source: SourceName,
-        options: tuple[PublishConfig, Mapping[str, ColumnRule]],
+        written: Written,
     ) -> None:
         self._context = context
         self._kafka = kafka
-        self._options = options[0]
-        self._routes = Routes(context, kafka, registry, source, options)
+        self._options = written.publish
+        self._routes = Routes(context, kafka, registry, source, written)
         self._boundaries: Boundaries | None = None
         self._positions = PositionsTopic(kafka, context.pipeline)
         self._producer: Producer | None = None
@@ -141,8 +143,9 @@ class Publisher:
     def add(self, batch: Batch) -> None:
         """Encode the rows of `batch` into the open transaction.
 
-        Raises `errors.Stop` for a row that cannot be encoded, `errors.SchemaIncompatible` for a
-        table version its readers cannot read: nothing of the batch is committed then.
+        Raises `errors.Stop` for a row that cannot be encoded and is not to be put into quarantine,
+        `errors.SchemaIncompatible` for a table version its readers cannot read: nothing of the
+        batch is committed then.
         """
         now_ms = time.time_ns() // 1_000_000
         out: Messages = {}
@@ -171,8 +174,11 @@ class Publisher:
         opened = self._begin()
         for topic, outgoing in out.items():
             self._produce(topic, outgoing)
-            opened.rows += len(outgoing.messages)
             opened.bytes += outgoing.bytes
+            if outgoing.letters:
+                opened.quarantined += len(outgoing.messages)
+                continue
+            opened.rows += len(outgoing.messages)
             opened.last[topic] = outgoing.last
         out.clear()
 
@@ -222,7 +228,14 @@ class Publisher:
         self._open = None
         self._number += 1
         taken = time.monotonic() - started
-        return Committed(batch.upto, opened.rows, opened.bytes, taken, opened.oldest_us)
+        return Committed(
+            batch.upto,
+            opened.rows,
+            opened.bytes,
+            taken,
+            opened.oldest_us,
+            opened.quarantined,
+        )
 
     def close(self) -> None:
         """Abort what is open and let go; never raises for a broker that is away."""

@@ -52,7 +52,7 @@ class Report:
         self._recent.append((time.monotonic(), rows))
 
     def dead_lettered(self, count: int) -> None:
-        """Count records that went to the dead-letter topic."""
+        """Count records that went to the dead-letter topic, or rows to the quarantine."""
         self.metrics.dead_letters.inc(count)
         self._totals["dead_letters"] += count
 
@@ -123,6 +123,9 @@ class SourceReport(Report):
         """Count one committed transaction."""
         self.committed(committed.rows, committed.bytes, committed.seconds)
         self._position = committed.position.encode()
+        if committed.quarantined:
+            self.dead_lettered(committed.quarantined)
+            _log.warning("rows put into quarantine", rows=committed.quarantined)
         if committed.oldest_us:
             self._behind = max(0.0, time.time() - committed.oldest_us / 1_000_000)
             self.metrics.latency_seconds.observe(self._behind)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +22,7 @@ from cdc.errors import ConfigError, Stop, TopicChanged
 from cdc.kafka import KafkaConfig
 from cdc.outbox import OutboxConfig, OutboxRoute
 from cdc.positions import Stored
+from cdc.quarantine import OnUndecodable, Quarantine, objection, singly
 from cdc.source import Progress
 from cdc.topics import topic_name
 from schemas.avro import envelope_schema, key_schema
@@ -33,19 +34,21 @@ from schemas.plan import Message, Plan, SourceName
 from schemas.registry import Registry
 from schemas.table import TableSchema
 
-__all__ = ["Messages", "Outgoing", "PublishConfig", "Routes"]
+__all__ = ["Messages", "Outgoing", "PublishConfig", "Routes", "Written"]
 
 
 class Outgoing(msgspec.Struct):
     """Messages to one topic, as the client's `produce_batch` takes them.
 
     `singly`: some carry headers or a partition of their own, which only `produce` honours.
+    `letters`: they are not records of the source, but rows put into quarantine.
     `bytes` is the size of their values. `last` gives the stamp of the newest record, where that is
     enough to know that all are there: one partition, and rows of the log.
     """
 
     messages: list[Message] = []
     singly: bool = False
+    letters: bool = False
     bytes: int = 0
     last: Callable[[], Stamp] | None = None
 
@@ -54,7 +57,7 @@ Messages = dict[str, Outgoing]
 """Topic → what goes there."""
 
 _Route = Callable[[Rows, int, Messages], int]
-"""(rows, now in ms, out) → number of records appended."""
+"""(rows, now in ms, out) → number of records appended: those of all rows or, raising, of none."""
 
 
 class PublishConfig(BaseModel):
@@ -94,6 +97,14 @@ class PublishConfig(BaseModel):
     )
 
 
+class Written(NamedTuple):
+    """How a source's rows are written, and what of them."""
+
+    publish: PublishConfig
+    columns: Mapping[str, ColumnRule]
+    on_undecodable: OnUndecodable = "stop"
+
+
 class Routes:
     """The routes of one source. Makes topics and subjects; writes no record itself."""
 
@@ -103,13 +114,16 @@ class Routes:
         kafka: KafkaConfig,
         registry: Registry,
         source: SourceName,
-        options: tuple[PublishConfig, Mapping[str, ColumnRule]],
+        written: Written,
     ) -> None:
         self._context = context
         self._kafka = kafka
         self._registry = registry
         self._source = source
-        self._options, self._columns = options
+        self._options, self._columns = written.publish, written.columns
+        self._quarantine = None
+        if written.on_undecodable == "quarantine":
+            self._quarantine = Quarantine(context, kafka)
         self._stored = Stored()
         self._routes: dict[tuple[TableSchema, str], _Route] = {}
         self._topics: dict[str, int] = {}
@@ -122,7 +136,8 @@ class Routes:
     def encode(self, rows: Rows, now_ms: int, out: Messages) -> int:
         """Append the records of `rows` to `out` and return their number.
 
-        Raises `errors.Stop` for a row that cannot be encoded: it names table and transaction.
+        A row whose values cannot be encoded goes to the quarantine where that is asked for. Raises
+        `errors.Stop` where it is not, or for what is no row of its table.
         """
         known = (rows.schema, rows.form)
         route = self._routes.get(known)
@@ -130,12 +145,25 @@ class Routes:
             route = self._routes[known] = self._new_route(rows.schema)
         try:
             return route(rows, now_ms, out)
+        except (ValueError, IndexError):
+            return sum(self._alone(route, row, now_ms, out) for row in singly(rows))
+
+    def _alone(self, route: _Route, row: Rows, now_ms: int, out: Messages) -> int:
+        """Append the records of one row of a run that could not be encoded, or its letter."""
+        try:
+            return route(row, now_ms, out)
         except (ValueError, IndexError) as error:
-            raise Stop(
-                f"a row of {rows.schema.table} in transaction {rows.origin.txid} at "
-                f"{rows.origin.commit} cannot be encoded: {error}",
-                hint="Nothing was skipped. Exclude the column under `columns:`, or report it.",
-            ) from error
+            if self._quarantine is None:
+                raise _stopped(row, error) from error
+            topic = topic_name(self._context.name, row.schema.table, self._options.topic)
+            try:
+                letter = self._quarantine.letter(row, topic, error)
+            except (ValueError, IndexError):
+                raise _stopped(row, error) from error
+        outgoing = out.setdefault(self._quarantine.topic, Outgoing(singly=True, letters=True))
+        outgoing.messages.append(letter)
+        outgoing.bytes += len(letter["value"])
+        return 0
 
     def take_progress(self) -> list[Progress]:
         """Return, once, what is new about the topics and must commit with the next position."""
@@ -186,7 +214,7 @@ class Routes:
 
         def write(rows: Rows, _now_ms: int, out: Messages) -> int:
             events = 0
-            for topic, message in compiled.messages(rows):
+            for topic, message in list(compiled.messages(rows)):
                 self.ensure(topic, 1)
                 outgoing = out.setdefault(topic, Outgoing(singly=True))
                 outgoing.messages.append(message)
@@ -232,8 +260,7 @@ class Routes:
 def _write_all(plan: Plan, topic: str, partitions: int) -> _Route:
     def write(rows: Rows, now_ms: int, out: Messages) -> int:
         outgoing = out.setdefault(topic, Outgoing())
-        before = len(outgoing.messages)
-        outgoing.bytes += plan.write(rows, now_ms, outgoing.messages)
+        before = _append(plan, rows, now_ms, outgoing)
         if partitions > 1:
             _spread(outgoing, before, partitions)
         tells = partitions == 1 and not rows.origin.snapshot
@@ -248,8 +275,7 @@ def _write_json(plan: ConnectPlan, topic: str, partitions: int) -> _Route:
 
     def write(rows: Rows, now_ms: int, out: Messages) -> int:
         outgoing = out.setdefault(topic, Outgoing())
-        before = len(outgoing.messages)
-        outgoing.bytes += plan.write(rows, now_ms, outgoing.messages)
+        before = _append(plan, rows, now_ms, outgoing)
         if not outgoing.singly:
             outgoing.singly = any("headers" in m for m in outgoing.messages[before:])
         if partitions > 1:
@@ -257,6 +283,17 @@ def _write_json(plan: ConnectPlan, topic: str, partitions: int) -> _Route:
         return len(outgoing.messages) - before
 
     return write
+
+
+def _append(plan: Plan | ConnectPlan, rows: Rows, now_ms: int, outgoing: Outgoing) -> int:
+    """Append the messages of a run, of all its rows or of none; return where they begin."""
+    before = len(outgoing.messages)
+    try:
+        outgoing.bytes += plan.write(rows, now_ms, outgoing.messages)
+    except (ValueError, IndexError):
+        del outgoing.messages[before:]
+        raise
+    return before
 
 
 def _spread(outgoing: Outgoing, start: int, partitions: int) -> None:
@@ -272,3 +309,12 @@ def _spread(outgoing: Outgoing, start: int, partitions: int) -> None:
         else:
             outgoing.messages.append(message)
     outgoing.singly = True
+
+
+def _stopped(row: Rows, error: Exception) -> Stop:
+    return Stop(
+        f"a row of {row.schema.table} in transaction {row.origin.txid} at {row.origin.commit} "
+        f"cannot be encoded: {objection(row, error)}",
+        hint="Nothing was skipped. Repair the value, leave the column out under `columns:`, or set "
+        "`on_undecodable: quarantine` to put such rows aside.",
+    )

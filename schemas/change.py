@@ -15,7 +15,19 @@ import msgspec
 
 from schemas.table import TableSchema
 
-__all__ = ["ABSENT", "Absent", "Cell", "Change", "Form", "Op", "Origin", "Row", "Rows", "Stamp"]
+__all__ = [
+    "ABSENT",
+    "UNREADABLE",
+    "Absent",
+    "Cell",
+    "Change",
+    "Form",
+    "Op",
+    "Origin",
+    "Row",
+    "Rows",
+    "Stamp",
+]
 
 
 class Op(StrEnum):
@@ -40,6 +52,11 @@ class Absent(Enum):
 
 ABSENT = Absent.ABSENT
 """The value was not sent. `None` is NULL."""
+
+UNREADABLE = b"\xff"
+"""Stands before the bytes of a value that its source could not turn into text. No UTF-8 has this
+byte, so a row that holds it is refused by whoever encodes it, and its other values stay readable.
+"""
 
 Cell = bytes | None | Literal[Absent.ABSENT]
 Row = Sequence[Cell]

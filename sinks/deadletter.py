@@ -68,7 +68,7 @@ class _Open:
     def take(self, message: Message) -> None:
         """Learn from one record of the topic."""
         found = read_letter(message)
-        if found is None or found.sink != self._sink:
+        if found is None or found.owner != self._sink:
             return
         if isinstance(found, Mark):
             record = self._at.pop(found.letter, None)

@@ -1,4 +1,4 @@
-"""The dead-letter topic read back: the letters of all sinks, and what became of each.
+"""Dead letters and quarantined rows read back: all there are, and what became of each.
 
     offset  0 letter   1 letter   2 mark: letter 0 was replayed   3 letter …
 
@@ -7,6 +7,9 @@ and headers that name a letter and its outcome. Nothing is ever taken out of the
 tells everything: a letter is open until a mark behind it names it. A record that is written again
 while its letter is open (a worker killed between letter and cursor) is that same letter: who reads
 sees each record once. Once resolved, a record that is refused again is a new letter.
+
+A source's quarantine (`cdc/quarantine.py`) has the same form; what is there was never a record, so
+each of its letters is one of its own, and has its place in the source's log instead.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from cdc.brokers import high_watermark, topic_ids
 from cdc.errors import KafkaUnavailable
 from cdc.kafka import DEADLINE_S, KafkaConfig, arrived, consumer_client, producer_client
 from cdc.kafka import kafka_error as named
+from schemas.change import Stamp
 
 __all__ = [
     "DROPPED",
@@ -58,6 +62,7 @@ Headers = Sequence[tuple[str, bytes | str | None]]
 _OURS = "cdc."
 _SAID = ("table", "error", "reason", "hint")
 _BATCH = 1000
+_TOPICS = {"sink": "dead", "source": "quarantine"}
 
 
 class Record(NamedTuple):
@@ -72,11 +77,12 @@ class Record(NamedTuple):
 class Letter(msgspec.Struct, frozen=True):
     """What is known of a letter without its payload; `offset` is its own, `key` the record's.
 
-    `at_ms` is when it was written, ms since 1970.
+    `owner` is the sink, or the source, that wrote it. `stamp` is the place in the source's log of
+    a row in quarantine. `at_ms` is when it was written, ms since 1970.
     """
 
     offset: int
-    sink: str
+    owner: str
     record: Record
     key: bytes | None
     table: str = ""
@@ -84,12 +90,13 @@ class Letter(msgspec.Struct, frozen=True):
     reason: str = ""
     hint: str = ""
     at_ms: int = 0
+    stamp: Stamp | None = None
 
 
 class Mark(msgspec.Struct, frozen=True):
     """What became of the letter at `letter`: the first mark counts."""
 
-    sink: str
+    owner: str
     letter: int
     outcome: str
 
@@ -105,20 +112,38 @@ def read_letter(message: Message) -> Letter | Mark | None:
     headers: Any = message.headers() or ()
     facts = {name: _text(value) for name, value in headers if name.startswith(_OURS)}
     try:
+        owner = intern(facts.get("cdc.sink") or facts["cdc.source"])
         if "cdc.letter" in facts:
-            return Mark(facts["cdc.sink"], int(facts["cdc.letter"]), facts["cdc.outcome"])
-        place = [int(facts[f"cdc.{name}"]) for name in ("partition", "offset", "timestamp")]
+            return Mark(owner, int(facts["cdc.letter"]), facts["cdc.outcome"])
         said = {name: intern(facts.get(f"cdc.{name}", "")) for name in _SAID}
+        stamp = _stamp(facts)
         return Letter(
             offset=message.offset() or 0,
-            sink=intern(facts["cdc.sink"]),
-            record=Record(intern(facts["cdc.topic"]), *place),
+            owner=owner,
+            record=_record(facts) if stamp is None else _unsent(facts, message),
             key=message.key(),
             at_ms=int(facts.get("cdc.at", 0)),
+            stamp=stamp,
             **said,
         )
     except (KeyError, ValueError):
         return None
+
+
+def _record(facts: dict[str, str]) -> Record:
+    place = [int(facts[f"cdc.{name}"]) for name in ("partition", "offset", "timestamp")]
+    return Record(intern(facts["cdc.topic"]), *place)
+
+
+def _unsent(facts: dict[str, str], message: Message) -> Record:
+    """Return what stands for the record that a row in quarantine never became: itself."""
+    return Record(intern(facts["cdc.topic"]), -1, message.offset() or 0, message.timestamp()[1])
+
+
+def _stamp(facts: dict[str, str]) -> Stamp | None:
+    if "cdc.ordinal" not in facts:
+        return None
+    return Stamp(*(int(facts[f"cdc.{name}"]) for name in ("incarnation", "commit", "ordinal")))
 
 
 def _text(value: bytes | str | None) -> str:
@@ -141,13 +166,13 @@ def original(letter: Message, record: Record) -> Message:
 
 
 class Ledger:
-    """What became of the letters of one sink; fed with the topic's records in order.
+    """What became of the letters of one sink or source; fed with the topic's records in order.
 
     `letters` are all of them by offset, `outcomes` those that are no longer open.
     """
 
-    def __init__(self, sink: str) -> None:
-        self._sink = sink
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
         self._open: dict[Record, int] = {}
         self.letters: dict[int, Letter] = {}
         self.outcomes: dict[int, str] = {}
@@ -155,7 +180,7 @@ class Ledger:
     def take(self, message: Message) -> None:
         """Learn from one record of the topic."""
         found = read_letter(message)
-        if found is None or found.sink != self._sink:
+        if found is None or found.owner != self.owner:
             return
         if isinstance(found, Letter):
             if found.record not in self._open:
@@ -171,14 +196,18 @@ class Ledger:
 
 
 class LetterTopic:
-    """`<pipeline>.dead`, of one partition. Single-threaded; does no I/O before a method is called.
+    """`<pipeline>.dead`, the letters of sinks, or `<pipeline>.quarantine`, those of sources.
 
-    Every method raises as `cdc.kafka.kafka_error` maps.
+    Of one partition. Single-threaded; does no I/O before a method is called. Every method raises
+    as `cdc.kafka.kafka_error` maps.
     """
 
-    def __init__(self, kafka: KafkaConfig, pipeline: str) -> None:
+    def __init__(
+        self, kafka: KafkaConfig, pipeline: str, kind: Literal["sink", "source"] = "sink"
+    ) -> None:
         self._kafka = kafka
-        self.name = f"{pipeline}.dead"
+        self.kind = kind
+        self.name = f"{pipeline}.{_TOPICS[kind]}"
         self._consumer: Consumer | None = None
 
     def identity(self) -> str:
@@ -222,9 +251,9 @@ class LetterTopic:
                 raise named(failed, f"reading {self.name}")
         return found
 
-    def ledger(self, sink: str) -> Ledger:
-        """Return what became of every letter of `sink` so far."""
-        ledger = Ledger(sink)
+    def ledger(self, owner: str) -> Ledger:
+        """Return what became of every letter of one sink or source so far."""
+        ledger = Ledger(owner)
         for message in self.read():
             ledger.take(message)
         return ledger
@@ -247,7 +276,10 @@ class LetterTopic:
         by = f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()}"
         now = time.time_ns() // 1_000_000
         producer = producer_client(self._kafka)
-        marks = [(None, None, _mark(letter, outcome, by, now)) for letter in letters]
+        marks = [
+            (None, None, _mark({self.kind: one.owner, "letter": one.offset}, outcome, by, now))
+            for one in letters
+        ]
         store(producer, self.name, marks)
 
     def close(self) -> None:
@@ -257,9 +289,9 @@ class LetterTopic:
             consumer.close()
 
 
-def _mark(letter: Letter, outcome: str, by: str, now_ms: int) -> Headers:
-    facts = {"sink": letter.sink, "letter": letter.offset, "outcome": outcome, "by": by}
-    return [(f"{_OURS}{name}", str(v).encode()) for name, v in {**facts, "at": now_ms}.items()]
+def _mark(of: dict[str, Any], outcome: str, by: str, now_ms: int) -> Headers:
+    facts = {**of, "outcome": outcome, "by": by, "at": now_ms}
+    return [(f"{_OURS}{name}", str(fact).encode()) for name, fact in facts.items()]
 
 
 def store(

@@ -15,7 +15,8 @@ from cdc.brokers import high_watermark, topic_ids
 from cdc.columns import ColumnRule
 from cdc.connector import Context
 from cdc.kafka import KafkaConfig, consumer_client
-from cdc.publish import PublishConfig, Publisher
+from cdc.publish import PublishConfig, Publisher, Written
+from cdc.quarantine import OnUndecodable
 from cdc.source import Batch
 from schemas.change import Change, Op, Origin, Rows, Stamp
 from schemas.plan import SourceName
@@ -75,10 +76,11 @@ class Pipeline:
         self,
         options: PublishConfig | None = None,
         columns: dict[str, ColumnRule] | None = None,
+        on_undecodable: OnUndecodable = "stop",
     ) -> Publisher:
         block = SourceName("test", "test", self.source)
-        choice = (options or PublishConfig(), columns or {})
-        return Publisher(self.context, self.kafka, self.registry, block, choice)
+        written = Written(options or PublishConfig(), columns or {}, on_undecodable)
+        return Publisher(self.context, self.kafka, self.registry, block, written)
 
     def topic(self, table: str = "public.items") -> str:
         return f"{self.source}.{table}"

@@ -1,7 +1,8 @@
 """`cdc dead`: what the target could never take, looked at, applied after all, or given up.
 
 Letters are read from Kafka; only a replay reaches the target, and there it goes by
-`sinks/replay.py`: each letter once, never an older row over a newer one.
+`sinks/replay.py`: each letter once, never an older row over a newer one. The rows that a source put
+into quarantine are looked at and given up in the same way; what repairs them is a backfill.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 import typer
+from confluent_kafka import Message
 
 from cdc.cli.letters import Filter, filtered, key_text
 from cdc.cli.shared import (
@@ -30,6 +32,7 @@ from cdc.cli.shared import (
 from cdc.cli.tail import Decoder
 from cdc.config import Pipeline, Unit
 from cdc.errors import ConfigError, DataError
+from cdc.quarantine import readable_row
 from schemas.registry import Registry
 from sinks.letters import DROPPED, REPLAYED, Ledger, Letter, LetterTopic, original
 from sinks.mapping import Selection
@@ -48,6 +51,12 @@ Fix = Annotated[
     str | None,
     typer.Option("--fix", metavar="EXPR", help="CEL map of columns to change, over the row."),
 ]
+Owner = Annotated[
+    str,
+    typer.Argument(
+        metavar="UNIT", help="A sink, or a source for its quarantine; `source/NAME` is plain."
+    ),
+]
 _ROWS = 20
 _ROUNDS = 100
 
@@ -55,33 +64,34 @@ _ROUNDS = 100
 @app.command("list")
 @filtered
 def list_(
-    sink: SinkArgument, chosen: Filter, config: ConfigFile = DEFAULT_FILE, json: Json = False
+    unit: Owner, chosen: Filter, config: ConfigFile = DEFAULT_FILE, json: Json = False
 ) -> None:
     """Sum the open letters by topic, partition and reason, and list them, the oldest first.
 
     Example: cdc dead list crm --table 'public.*' --reason '*too long*' --since 2026-01-31
     """
-    with _opened(outline_of(config), sink) as (topic, ledger, decoder):
+    with _opened(outline_of(config), unit) as (topic, ledger, decoder):
         whole = chosen._replace(limit=None).choose(ledger.open(), _keys(decoder))
         shown = [_summary(topic, letter, decoder) for letter in whole[: chosen.limit]]
     sums = _sums(whole)
     if json:
-        print_json({"sink": sink, "open": len(whole), "sums": sums, "letters": shown})
+        kind, name = topic.kind, ledger.owner
+        print_json({kind: name, "open": len(whole), "sums": sums, "letters": shown})
         return
     if not whole:
-        print(f"no open letters of sink {sink}")
+        print(f"no open letters of {topic.kind} {ledger.owner}")
         return
     print_rows(("topic", "partition", "reason", "letters"), [list(one.values()) for one in sums])
     print()
     rows = shown[: chosen.limit or _ROWS]
-    print_rows(("letter", "table", "key", "offset", "at", "reason"), [_row(one) for one in rows])
+    print_rows(("letter", "table", "key", "place", "at", "reason"), [_row(one) for one in rows])
     if len(rows) < len(whole):
         print(f"… and {len(whole) - len(rows)} more: --limit, --json")
 
 
 @app.command()
 def show(
-    sink: SinkArgument,
+    unit: Owner,
     letter: Annotated[str, typer.Argument(metavar="LETTER", help="As `list` names it.")],
     config: ConfigFile = DEFAULT_FILE,
     json: Json = False,
@@ -90,7 +100,7 @@ def show(
 
     Example: cdc dead show crm shop.dead-0-12
     """
-    with _opened(outline_of(config), sink) as (topic, ledger, decoder):
+    with _opened(outline_of(config), unit) as (topic, ledger, decoder):
         found = _named(topic, ledger, letter)
         [(_, message)] = topic.messages([found])
         record = original(message, found.record)
@@ -102,7 +112,7 @@ def show(
             "timestamp_ms": found.record.timestamp,
             "key": plain["key"],
             "key_hex": _hex(record.key()),
-            "value": plain["value"],
+            "value": plain["value"] if found.stamp is None else _quarantined(message),
             "value_hex": _hex(record.value()),
             "headers": plain.get("headers", {}),
         }
@@ -133,6 +143,7 @@ def replay(
 
     Example: cdc dead replay crm --reason '*too long*' --fix '{"name": name.substring(0, 8)}'
     """
+    _refuse_source(outline_of(config), sink)
     pipeline = pipeline_of(config, f"sink/{sink}")
     unit = pipeline.unit(f"sink/{sink}")
     with _opened(pipeline, sink) as (topic, ledger, decoder):
@@ -154,7 +165,7 @@ def replay(
 @app.command()
 @filtered
 def drop(
-    sink: SinkArgument,
+    unit: Owner,
     letters: Letters = None,
     *,
     chosen: Filter,
@@ -168,13 +179,13 @@ def drop(
 
     Example: cdc dead drop crm shop.dead-0-12 --yes
     """
-    with _opened(outline_of(config), sink) as (topic, ledger, decoder):
+    with _opened(outline_of(config), unit) as (topic, ledger, decoder):
         wanted = _wanted(topic, ledger, letters, chosen, decoder)
         if yes:
             topic.mark(wanted, DROPPED)
         said = [_verdict(topic, Verdict(letter, DROPPED)) for letter in wanted]
     if json:
-        print_json({"sink": sink, "done": yes, "letters": said})
+        print_json({topic.kind: ledger.owner, "done": yes, "letters": said})
     elif yes:
         _tell(said, len(said), DROPPED)
     else:
@@ -182,14 +193,39 @@ def drop(
 
 
 @contextmanager
-def _opened(pipeline: Pipeline, sink: str) -> Iterator[tuple[LetterTopic, Ledger, Decoder]]:
-    name = pipeline.unit(f"sink/{sink}").context.name
-    topic = LetterTopic(pipeline.kafka, pipeline.name)
+def _opened(pipeline: Pipeline, name: str) -> Iterator[tuple[LetterTopic, Ledger, Decoder]]:
+    unit = _owner(pipeline, name)
+    kind: Literal["sink", "source"] = "source" if unit.kind == "source" else "sink"
+    topic = LetterTopic(pipeline.kafka, pipeline.name, kind)
     try:
         with Registry(pipeline.kafka.registry) as registry:
-            yield topic, topic.ledger(name), Decoder(registry)
+            yield topic, topic.ledger(unit.context.name), Decoder(registry)
     finally:
         topic.close()
+
+
+def _owner(pipeline: Pipeline, name: str) -> Unit:
+    """Return whose letters `name` means: a sink's, where a sink has the name, else a source's."""
+    known = pipeline.units()
+    found = [address for address in (name, f"sink/{name}", f"source/{name}") if address in known]
+    return pipeline.unit(found[0] if found else f"sink/{name}")
+
+
+def _refuse_source(pipeline: Pipeline, name: str) -> None:
+    if _owner(pipeline, name).kind == "source":
+        raise ConfigError(
+            f"{name} is a source, and what its quarantine holds is not replayed",
+            hint="The values cannot be written to its topics. Repair them in the source, then "
+            "`cdc backfill` their keys; `cdc dead drop` the letters.",
+        )
+
+
+def _quarantined(message: Message) -> Any:
+    """Return a row in quarantine by column."""
+    headers: Any = message.headers() or ()
+    facts = dict(headers)
+    columns = orjson.loads(facts["cdc.columns"])
+    return readable_row(facts["cdc.form"].decode(), columns, message.value() or b"")
 
 
 def _repair(
@@ -278,8 +314,7 @@ def _summary(topic: LetterTopic, letter: Letter, decoder: Decoder) -> dict[str, 
     return {
         "letter": f"{topic.name}-0-{letter.offset}",
         "topic": letter.record.topic,
-        "partition": letter.record.partition,
-        "offset": letter.record.offset,
+        **_place(letter),
         "table": letter.table,
         "key": decoder.payload(letter.key),
         "error": letter.error,
@@ -288,13 +323,22 @@ def _summary(topic: LetterTopic, letter: Letter, decoder: Decoder) -> dict[str, 
     }
 
 
+def _place(letter: Letter) -> dict[str, Any]:
+    """Return where the record is in its topic, or the row in its source's log."""
+    if letter.stamp is None:
+        return {"partition": letter.record.partition, "offset": letter.record.offset}
+    incarnation, commit, ordinal, _ = letter.stamp
+    return {"incarnation": incarnation, "commit": commit, "ordinal": ordinal}
+
+
 def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     key = "" if one["key"] is None else key_text(one["key"])
-    return one["letter"], one["table"], key, one["offset"], one["at"][:19], _line(one["reason"])
+    place = one["offset"] if "offset" in one else f"{one['commit']}:{one['ordinal']}"
+    return one["letter"], one["table"], key, place, one["at"][:19], _line(one["reason"])
 
 
 def _sums(letters: Sequence[Letter]) -> list[dict[str, Any]]:
-    counts = Counter((o.record.topic, o.record.partition, _line(o.reason)) for o in letters)
+    counts = Counter((o.record.topic, _place(o).get("partition"), _line(o.reason)) for o in letters)
     return [
         {"topic": topic, "partition": partition, "reason": reason, "letters": count}
         for (topic, partition, reason), count in counts.most_common()

@@ -117,7 +117,7 @@ def _kafka(pipeline: Pipeline, *, topics: bool, dry_run: bool) -> list[str]:
     wanted = {f"{pipeline.name}.{name}" for name in _INTERNAL}
     there = reach(pipeline.kafka, DEADLINE_S)
     if topics:
-        wanted.add(f"{pipeline.name}.dead")
+        wanted |= {f"{pipeline.name}.dead", f"{pipeline.name}.quarantine"}
         prefixes = tuple(f"{source}." for source in pipeline.sources)
         wanted |= {name for name in there if prefixes and name.startswith(prefixes)}
     found = sorted(wanted & there.keys())

@@ -13,7 +13,7 @@ from cdc.cli.shared import DEFAULT_FILE, ConfigFile, SourceArgument, pipeline_of
 from cdc.cli.work import Workshop, workshop
 from cdc.config import Pipeline, SourceOptions, Unit
 from cdc.errors import Fenced
-from cdc.publish import Publisher
+from cdc.publish import Publisher, Written
 from cdc.report import SourceReport
 from cdc.retry import back_off
 from cdc.status import StatusReader
@@ -66,7 +66,7 @@ def _job(shop: Workshop, report: SourceReport) -> SourceJob:
     block = SourceName(
         version("tailrace"), unit.connector.name, unit.context.name, _database(unit.config)
     )
-    written = (options.publish, options.columns)
+    written = Written(options.publish, options.columns, options.on_undecodable)
     create = unit.connector.offer("create")
     return SourceJob(
         source=lambda: create(unit.context, unit.config),

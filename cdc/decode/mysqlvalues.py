@@ -1,7 +1,8 @@
 """Values in a row image of the binary log → the canonical text of `schemas/types.py`.
 
 `reader` makes one function per column, once per table version: (data, at) → (text, offset behind
-it). It trusts its lengths: whoever reads a row checks that it did not end behind the data.
+it). It trusts its lengths: whoever reads a row checks that it did not end behind the data. A text
+that is none in its character set is marked (`schemas.change.UNREADABLE`): whoever encodes refuses.
 
 Source: MySQL 8.4 internals, "Rows Event" and `sql-common/my_decimal.cc`, `my_time.cc`, whose binary
 forms MariaDB shares.
@@ -16,6 +17,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from uuid import UUID
 
+from schemas.change import UNREADABLE
 from schemas.floats import float32_text, float64_text
 
 __all__ = [
@@ -180,6 +182,14 @@ def _time(digits: int) -> Read:
     return read
 
 
+def _text(text: Callable[[bytes], bytes], found: bytes) -> bytes:
+    """Return the text of a value; its own bytes, marked, where it is none (0x81 in cp1250)."""
+    try:
+        return text(found)
+    except ValueError:
+        return UNREADABLE + found
+
+
 def fixed(size: int, text: Callable[[bytes], bytes]) -> Read:
     """Read BINARY(size) and its like: a length, then bytes whose trailing zeros may be cut."""
     wide = 1 if size < 256 else 2
@@ -187,7 +197,7 @@ def fixed(size: int, text: Callable[[bytes], bytes]) -> Read:
     def read(data: bytes, at: int) -> tuple[bytes, int]:
         start = at + wide
         end = start + (data[at] if wide == 1 else data[at] | data[at + 1] << 8)
-        return text(data[start:end].ljust(size, b"\0")), end
+        return _text(text, data[start:end].ljust(size, b"\0")), end
 
     return read
 
@@ -201,7 +211,7 @@ def prefixed(wide: int, text: Callable[[bytes], bytes] | None) -> Read:
             raise IndexError
         end = start + int.from_bytes(data[at:start], "little")
         found = data[start:end]
-        return (found if text is None else text(found)), end
+        return (found if text is None else _text(text, found)), end
 
     return read
 

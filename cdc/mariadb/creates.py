@@ -21,7 +21,7 @@ from cdc.mariadb.catalog import TableFacts
 from cdc.mariadb.chunks import TableBusy, literal, order_of
 from cdc.mariadb.connection import quoted, rows, whole_guard
 from cdc.mariadb.tables import Tables
-from schemas.change import ABSENT, Cell, Rows
+from schemas.change import ABSENT, UNREADABLE, Cell, Rows
 from schemas.forms import read_pgoutput, split_tuple
 from schemas.table import TableSchema
 
@@ -70,8 +70,9 @@ def _lacking(run: Rows) -> Iterator[tuple[int, Sequence[Cell], _Key]]:
             continue
         after = read_pgoutput(item).after or ()
         if any(cell is ABSENT for cell in after):
-            key = [after[index] for index in indexes]
-            yield place, after, tuple(c.decode() for c in key if isinstance(c, bytes))
+            key = [cell for index in indexes if isinstance(cell := after[index], bytes)]
+            if not any(cell.startswith(UNREADABLE) for cell in key):
+                yield place, after, tuple(cell.decode() for cell in key)
 
 
 def _looked_up(

@@ -9,9 +9,8 @@ from typing import Any
 
 import psycopg
 
-from cdc.columns import ColumnRule
 from cdc.postgres.position import Position
-from cdc.publish import PublishConfig, Publisher
+from cdc.publish import PublishConfig, Publisher, Written
 from cdc.source import Source
 from cdc.sources.postgres import Config, create
 from fix_pipeline import Pipeline
@@ -65,10 +64,9 @@ def writing(
     """Acquire the pipeline's source, open it where it stands, and close it behind."""
     config = Config.model_validate({"url": url, **options})
     written = PublishConfig.model_validate(publish)
-    columns: dict[str, ColumnRule] = {}
     block = SourceName("1", "postgres", pipeline.source, database)
     publisher = Publisher(
-        pipeline.context, pipeline.kafka, pipeline.registry, block, (written, columns)
+        pipeline.context, pipeline.kafka, pipeline.registry, block, Written(written, {})
     )
     source = create(pipeline.context, config)
     try:

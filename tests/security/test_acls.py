@@ -14,9 +14,11 @@ from cdc.control import ControlReader, ControlWriter
 from cdc.errors import ConfigError
 from cdc.kafka import KafkaConfig
 from cdc.positions import PositionsTopic
+from cdc.source import Batch
 from cdc.status import Heartbeat, StatusReader, StatusWriter
-from fix_pipeline import At, Pipeline, item_batch, wait_until
+from fix_pipeline import ITEMS, At, Pipeline, item_batch, wait_until
 from fix_tls import Door, SecureKafka, as_acl, documented
+from schemas.change import UNREADABLE, Change, Op, Origin, Rows, Stamp
 
 
 def names(pipeline: Pipeline) -> dict[str, str]:
@@ -25,7 +27,7 @@ def names(pipeline: Pipeline) -> dict[str, str]:
 
 def make_topics(plain: KafkaConfig, pipeline: Pipeline) -> None:
     """Make what a careful administrator makes beforehand."""
-    internal = ("positions", "control", "status", "dead")
+    internal = ("positions", "control", "status", "dead", "quarantine")
     wanted = {f"{pipeline.name}.{name}": TopicSettings(1, COMPACTED) for name in internal}
     ensure_topics(plain, {**wanted, pipeline.topic(): TopicSettings(1)})
 
@@ -57,10 +59,13 @@ def worker(secure_kafka: SecureKafka, door: Door) -> Worker:
 def publishes(pipeline: Pipeline) -> None:
     """Do all that a source's worker asks of Kafka."""
     ensure_internal(pipeline.kafka, pipeline.name)
-    publisher = pipeline.publisher()
+    publisher = pipeline.publisher(on_undecodable="quarantine")
     try:
         publisher.acquire()
         publisher.add(item_batch(10, [1, 2, 3]))
+        bad = Change(Op.CREATE, None, (b"4", UNREADABLE))
+        rows = Rows(ITEMS, "changes", Origin(1, 10, 0), [bad], [3])
+        publisher.add(Batch([rows], At(10), Stamp(1, 10)))
         publisher.commit()
     finally:
         publisher.close()

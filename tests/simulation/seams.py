@@ -23,7 +23,7 @@ import sinks.session
 import sinks.targets.postgres
 from cdc.connector import Context
 from cdc.kafka import KafkaConfig
-from cdc.publish import PublishConfig, Publisher
+from cdc.publish import PublishConfig, Publisher, Written
 from cdc.sources import postgres as source_module
 from cdc.worker import Command, SourceJob, run_source
 from schemas.plan import SourceName
@@ -153,7 +153,7 @@ def _kafka() -> KafkaConfig:
 def _publisher(registry: Any) -> Publisher:
     publish = PublishConfig(partitions={"public.branches": 2}, max_rows=12)
     name = SourceName("0", "postgres", SOURCE)
-    return Publisher(Context(PIPELINE, SOURCE), _kafka(), registry, name, (publish, {}))
+    return Publisher(Context(PIPELINE, SOURCE), _kafka(), registry, name, Written(publish, {}))
 
 
 def source_worker(desk: Desk) -> Callable[[Process], None]:
