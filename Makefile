@@ -37,7 +37,7 @@ lint: $(STAMP) ## ruff, cython-lint and mypy
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint --max-line-length 100 schemas sinks
 	$(BIN)/mypy
 
-bench: compile ## measure ours, Debezium and the servers' limit side by side (20 min); ARGS="--paths stream"
+bench: compile ## measure ours, Debezium and the servers' limit side by side (25 min); ARGS="--paths targets"
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python tests/bench/run.py $(ARGS)
 
 bench-smoke: compile ## see that the bench runs: few rows, no peers

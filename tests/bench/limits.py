@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from psycopg import pq
 
 from bench.measure import DEADLINE_S, Measured
-from bench.scene import INSERT
+from bench.scene import INSERT, NOTE
 from cdc.connections.postgres import Login, connect_replication
 from cdc.kafka import KafkaConfig, consumer_client
 
@@ -62,7 +62,7 @@ def merge(url: str, rows: int) -> Measured:
         for first in range(1, rows + 1, MERGE_ROWS):
             last = min(first + MERGE_ROWS - 1, rows)
             connection.execute("truncate staged")
-            connection.execute(stage.format(first=first, last=last))
+            connection.execute(stage.format(first=first, last=last, note=NOTE))
             began = time.monotonic()
             connection.execute(
                 f"insert into orders select * from staged on conflict (id) do update set {taken}"

@@ -161,16 +161,17 @@ class Clock(NamedTuple):
     processes: Sequence[psutil.Process]
     poll_s: float = POLL_S
     alive: Callable[[], object] = lambda: None  # raises when there is nothing to wait for
+    deadline_s: float = DEADLINE_S
 
 
 def timed(what: tuple[str, str], progress: Progress, rows: int, clock: Clock) -> Measured:
     """Time one side of a path until `rows` are there for good, by the rule of this module.
 
     Raises:
-        AssertionError: they are not within `DEADLINE_S`, or the worker ended.
+        AssertionError: they are not within the clock's deadline, or the worker ended.
     """
     began, cpu, first = 0.0, 0.0, 0
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + clock.deadline_s
     checked = time.monotonic()
     while time.monotonic() < deadline:
         now, seen = time.monotonic(), progress()
@@ -186,7 +187,7 @@ def timed(what: tuple[str, str], progress: Progress, rows: int, clock: Clock) ->
             checked = now
             assert all(process.is_running() for process in clock.processes), f"{what}: ended"
         time.sleep(clock.poll_s)
-    raise AssertionError(f"{what}: {progress()} of {rows} rows after {DEADLINE_S} s")
+    raise AssertionError(f"{what}: {progress()} of {rows} rows after {clock.deadline_s:.0f} s")
 
 
 def settled(progress: Progress, quiet_s: float = 0.5) -> None:

@@ -10,14 +10,15 @@ import psycopg
 
 from bench.measure import Measured, TableProgress, TopicProgress, cpu_s, peak_mb
 from bench.paths import Bench
-from bench.scene import INSERT, fill
+from bench.scene import INSERT, NOTE, fill
 from fix_pipeline import wait_until
 
 PER_SECOND = 500
 SETTLE_S = 2.0  # not counted: the first target transaction makes the table
 IDLE_S = 10.0
 ORDER = (
-    INSERT.replace("{first}", "%(id)s::int")
+    INSERT.replace("{note}", NOTE)
+    .replace("{first}", "%(id)s::int")
     .replace("{last}", "%(id)s::int")
     .replace("i % ", "i %% ")
 )

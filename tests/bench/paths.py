@@ -65,7 +65,7 @@ class Bench:
         return same(self.scene.kafka, ours.topic, peers, ids)
 
 
-def _warm_pipelines(bench: Bench, source: str, count: int) -> list[Pipeline]:
+def warm_pipelines(bench: Bench, source: str, count: int) -> list[Pipeline]:
     """Pipelines of ours that have seen a few orders: slots, topics and schemas are there."""
     made = [bench.scene.pipeline(source) for _ in range(count)]
     slots = "select 1 from pg_replication_slots where active and database = current_database()"
@@ -81,7 +81,8 @@ def _warm_pipelines(bench: Bench, source: str, count: int) -> list[Pipeline]:
     return made
 
 
-def _ours(bench: Bench, pipeline: Pipeline, path: str, side: str) -> Measured:
+def published(bench: Bench, pipeline: Pipeline, path: str, side: str) -> Measured:
+    """Our source from its start to the last row in its topic."""
     env = PLAIN if side == "plain" else None
     with TopicProgress(bench.scene.kafka, pipeline.topic) as progress:
         progress.forget()
@@ -143,14 +144,14 @@ def warm_sink(bench: Bench, connect: Connect | None) -> None:
 def fill_topics(bench: Bench) -> None:
     """What the sinks read, where no stream was measured before."""
     scene, source = bench.scene, bench.scene.source()
-    [ours] = _warm_pipelines(bench, source, 1)
+    [ours] = warm_pipelines(bench, source, 1)
     values, topic = {"name": scene.name("dbz"), **login(source)}, ""
     with bench.connect("source") as connect:
         if connect is not None:
             topic = f"{values['name']}.{TABLE}"
             make_slot(source, str(values["name"]))
         fill(source, WARM + 1, WARM + bench.rows)
-        bench.tell(f"filling: {_ours(bench, ours, 'stream', 'tailrace')}")
+        bench.tell(f"filling: {published(bench, ours, 'stream', 'tailrace')}")
         if connect is not None:
             bench.tell(f"filling: {_peer(bench, connect, 'stream', values)}")
     bench.filled = (ours, topic)
@@ -160,12 +161,12 @@ def fill_topics(bench: Bench) -> None:
 def stream(bench: Bench, connect: Connect | None, number: int) -> tuple[list[Measured], str]:
     """From the log into a topic: ours, ours without the compiled part, Debezium, the walsender."""
     scene, source = bench.scene, bench.scene.source()
-    ours, plain = _warm_pipelines(bench, source, 2)
+    ours, plain = warm_pipelines(bench, source, 2)
     values, raw = {"name": scene.name("dbz"), **login(source)}, scene.name("raw")
     make_slot(source, raw)
     sides: list[Side] = [
-        lambda: _ours(bench, ours, "stream", "tailrace"),
-        lambda: _ours(bench, plain, "stream", "plain"),
+        lambda: published(bench, ours, "stream", "tailrace"),
+        lambda: published(bench, plain, "stream", "plain"),
         lambda: limits.walsender(source, raw, bench.rows),
     ]
     topic = ""
@@ -192,7 +193,7 @@ def snapshot(bench: Bench, connect: Connect | None, number: int) -> tuple[list[M
     ours = scene.pipeline(source, snapshot="initial")
     values = {"name": scene.name("dbs"), **login(source)}
     sides: list[Side] = [
-        lambda: _ours(bench, ours, "snapshot", "tailrace"),
+        lambda: published(bench, ours, "snapshot", "tailrace"),
         lambda: limits.copy_out(source),
     ]
     topic = ""

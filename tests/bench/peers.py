@@ -36,7 +36,7 @@ CONVERTER = "io.apicurio.registry.utils.converter.AvroConverter"
 
 @functools.cache
 def parts(family: str) -> Sequence[Part]:
-    """The jars of `connect`, `source` or `sink`, as tests/bench/peers.toml pins them."""
+    """The jars of `connect`, `source`, `sink` or `maria`, as tests/bench/peers.toml pins them."""
     table = tomllib.loads((HERE / "peers.toml").read_text("utf-8"))
     return [
         Part(f"peer: {family}", row["maven"], row["bytes"], row["sha256"]) for row in table[family]
@@ -49,6 +49,7 @@ def versions() -> dict[str, str]:
         "connect-runtime": "connect",
         "debezium-connector-postgres": "source",
         "debezium-connector-jdbc": "sink",
+        "debezium-connector-mariadb": "maria",
         "apicurio-registry-utils-converter": "source",
     }
     return {
@@ -68,7 +69,7 @@ def settings(name: str, values: Mapping[str, object]) -> dict[str, str]:
 
 
 class Connect:
-    """A Kafka Connect worker with one plug-in, `source` or `sink`; started by `with`."""
+    """A Kafka Connect worker with one plug-in, `source`, `sink` or `maria`; started by `with`."""
 
     def __init__(self, family: str, folder: Path, *, kafka: str, registry: str) -> None:
         self._family = family
@@ -144,6 +145,10 @@ class Connect:
             return bool(answer["connector"]["state"] == "STOPPED" and not answer["tasks"])
 
         wait_until(stopped, f"{name} to stop", 60)
+
+    def resume(self, name: str) -> None:
+        """Let a connector that was stopped go on from its offsets."""
+        self._ask("PUT", f"/connectors/{name}/resume")
 
     def offsets(self, name: str) -> Any:
         """Return what Connect has stored of a connector, as its REST interface tells it."""

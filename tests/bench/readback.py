@@ -73,7 +73,7 @@ class Topic:
         out: list[Message] = []
         try:
             while True:
-                for message in consumer.consume(10_000, 30):
+                for message in consumer.consume(10_000, 0.5):
                     if message.error() is not None:  # the end
                         return out
                     out.append(message)

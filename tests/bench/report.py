@@ -18,7 +18,7 @@ from rich.table import Table
 
 from bench.measure import Measured
 
-KNOWN = {"stream": 13_600.0, "snapshot": 19_400.0, "sink": 20_700.0}
+KNOWN = {"stream": 13_600.0, "snapshot": 19_400.0, "sink": 20_700.0, "maria-stream": 19_900.0}
 HEALTHY = 0.7
 NONE = "—"
 
@@ -73,6 +73,30 @@ class Line(NamedTuple):
 HEADS = ("", "Tailrace", "Debezium", "ratio", "bar (stretch)", "", "the servers alone")
 
 
+class Filled(NamedTuple):
+    """A line of the table of targets, as text: one sink worker of ours."""
+
+    target: str
+    rate: str = NONE
+    cpu: str = NONE
+    memory: str = NONE
+    alone: str = NONE
+
+
+TARGET_HEADS = (
+    "topic → target", "rows/s", "CPU-seconds per million rows", "MB", "the target alone, rows/s",
+)  # fmt: skip
+TARGETS = {
+    "sink": "PostgreSQL table",
+    "mariadb": "MariaDB table",
+    "sqlite": "SQLite file",
+    "duckdb": "DuckDB file",
+    "kafka": "Kafka topic, JSON",
+    "files": "Parquet files",
+    "http": "HTTP endpoint, 500 rows a request",
+}
+
+
 class Bar(NamedTuple):
     """What has to be reached, and what would be better; `least` where smaller is better."""
 
@@ -111,7 +135,7 @@ def _known(results: Results, path: str) -> str:
     peer = _median(found.of("debezium"), "rate") if found else 0.0
     if not peer:
         return NONE
-    return "" if peer >= HEALTHY * KNOWN[path] else "invalid"
+    return "" if peer >= HEALTHY * KNOWN.get(path, 0.0) else "invalid"
 
 
 def _rate(results: Results, path: str, what: str, bar: Bar, side: str = "tailrace") -> Line:
@@ -188,15 +212,17 @@ def _scaling(results: Results) -> Line:
     return Line(what, f"{one:,.0f}, {two:,.0f}", NONE, f"{ratio:.2f} x", "no slower", met)
 
 
-def _alone(results: Results, path: str, what: str) -> list[Line]:
-    """A line of rows per second that no peer stands beside; none where nothing was measured."""
-    found = results.paths.get(path)
-    if found is None:
-        return []
-    if found.failed:
-        return [Line(what, "failed")]
-    ours, limit = (_median(found.of(side), "rate") for side in ("tailrace", "limit"))
-    return [Line(what, f"{ours:,.0f}", limit=f"{limit:,.0f}")]
+def _poison(results: Results) -> Line:
+    """What is left of the rate where one row of a hundred becomes a dead letter."""
+    what = "topic → table, 1 % dead letters, and none"
+    found = results.paths.get("poison")
+    if found is None or found.failed or not found.of("poison"):
+        return Line(what, "failed" if found and found.failed else NONE)
+    bad, sound = (_median(found.of(side), "rate") for side in ("poison", "sound"))
+    if not sound:  # all rows came at once: there is no rate
+        return Line(what, f"{bad:,.0f}, {NONE}")
+    met = "differs" if found.differs else Bar(0.8, 1.0).judge(bad / sound)
+    return Line(what, f"{bad:,.0f}, {sound:,.0f}", NONE, f"{bad / sound:.0%}", "≥ 80 %", met)
 
 
 def _idle(results: Results) -> Line:
@@ -217,24 +243,42 @@ def lines(results: Results) -> list[Line]:
         _rate(results, "stream", "the same, plain Python executor", Bar(1.3, 2), "plain"),
         _rate(results, "snapshot", "table → topic, rows/s", Bar(12, 18)),
         _rate(results, "sink", "topic → table, upsert, rows/s", Bar(5, 6)),
-        *_alone(results, "sqlite", "topic → SQLite file, upsert, rows/s"),
-        *_alone(results, "mariadb", "topic → MariaDB table, upsert, rows/s"),
+        _rate(results, "maria-stream", "MariaDB log → topic, rows/s", Bar(5, 8)),
+        _rate(results, "maria-snapshot", "MariaDB table → topic, rows/s", Bar(5, 8)),
         *_latency(results),
         _memory(results, "source worker under full load, MB", ("stream", "snapshot")),
         _memory(results, "sink worker under full load, MB", ("sink",)),
         _scaling(results),
+        _poison(results),
         _idle(results),
     ]
 
 
+def filled(results: Results) -> list[Filled]:
+    """The table of targets."""
+    return [_filled(results.paths.get(path), target) for path, target in TARGETS.items()]
+
+
+def _filled(found: PathResult | None, target: str) -> Filled:
+    if found is None or found.failed or not found.of("tailrace"):
+        return Filled(target, "failed" if found and found.failed else NONE)
+    ours = found.of("tailrace")
+    rate, cpu, peak = (_median(ours, name) for name in ("rate", "cpu_per_million", "peak_mb"))
+    alone = _median(found.of("limit"), "rate")
+    limit = f"{alone:,.0f}" if alone else NONE
+    return Filled(target, f"{rate:,.0f}", f"{cpu:.1f}", f"{peak:.0f}", limit)
+
+
 def show(results: Results, console: Console) -> None:
     """Print the table, and what was wrong."""
-    table = Table(title="medians of rows of 10 columns, about 200 bytes", title_justify="left")
-    for head in HEADS:
-        table.add_column(head, justify="right" if head else "left")
-    for line in lines(results):
-        table.add_row(*line)
-    console.print(table)
+    title = "medians of rows of 10 columns, about 200 bytes"
+    for heads, rows in ((HEADS, lines(results)), (TARGET_HEADS, filled(results))):
+        table = Table(title=title, title_justify="left")
+        for number, head in enumerate(heads):
+            table.add_column(head, justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
     for name, path in results.paths.items():
         runs = len(path.of("tailrace")) or len(path.runs) // 2
         back = "; ".join(path.differs) or "read back equal"

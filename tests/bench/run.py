@@ -2,6 +2,7 @@
 
     python tests/bench/run.py                                    # every path
     python tests/bench/run.py --paths stream,sink --rows 1000000 --runs 5
+    python tests/bench/run.py --paths targets                    # a family: all targets, and poison
 
 What a path measured replaces what build/bench.json held of it; the other paths stay. Without the
 peers' parts (no network, or --no-peers) ours and the limits are measured alone.
@@ -22,10 +23,10 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from bench import embedded, machine, mariadb, pace, paths, peers
+from bench import embedded, machine, mariadb, marialog, pace, paths, peers, targets
 from bench.measure import Measured
 from bench.paths import Bench
-from bench.report import PathResult, Results, load, show, write
+from bench.report import TARGETS, PathResult, Results, load, show, write
 from bench.scene import Scene, Stack
 from cdc.local import LocalStack
 from cdc.local.errors import LocalStackError
@@ -37,11 +38,15 @@ Run = Callable[[Bench, peers.Connect | None, int], tuple[list[Measured], str]]
 
 
 class Route(NamedTuple):
-    """A path: what one run does, the peer's plug-in, and how its JVM is warmed up."""
+    """A path: what one run does, the peer's plug-in, and how its JVM is warmed up.
+
+    `share` of the rows is measured.
+    """
 
     run: Run
     plugin: str = ""
     prepare: Callable[[Bench, peers.Connect | None], None] = lambda _bench, _connect: None
+    share: float = 1.0
 
 
 ROUTES: dict[str, Route] = {
@@ -51,14 +56,23 @@ ROUTES: dict[str, Route] = {
     "scaling": Route(paths.scaling),
     "sqlite": Route(embedded.sqlite),
     "mariadb": Route(mariadb.mariadb),
+    **{name: Route(run) for name, run in targets.PATHS.items()},
+    "maria-stream": Route(marialog.stream, "maria", marialog.warm, 0.4),
+    "maria-snapshot": Route(marialog.snapshot, "maria", marialog.warm, 0.4),
     "latency": Route(pace.latency),
     "idle": Route(pace.idle),
+}
+FAMILIES = {
+    "targets": (*TARGETS, "poison"),
+    "maria": ("maria-stream", "maria-snapshot"),
 }
 
 
 def measure(bench: Bench, name: str, runs: int) -> PathResult:
     """Measure one path; what goes wrong is part of the result and ends only this path."""
     route = ROUTES[name]
+    if route.share < 1:
+        bench = Bench(bench.scene, int(bench.rows * route.share), bench.tell, peers=bench.peers)
     result = PathResult(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=machine.commit(),
@@ -67,7 +81,7 @@ def measure(bench: Bench, name: str, runs: int) -> PathResult:
     )
     began = time.monotonic()
     try:
-        if name in ("sink", "sqlite", "mariadb") and bench.filled is None:
+        if name in TARGETS and bench.filled is None:
             paths.fill_topics(bench)
         with bench.connect(route.plugin) as connect:
             route.prepare(bench, connect)
@@ -86,7 +100,7 @@ def measure(bench: Bench, name: str, runs: int) -> PathResult:
 def peers_at_hand(console: Console) -> bool:
     """Fetch the peers' parts; say so where they cannot be had."""
     try:
-        for family in ("connect", "source", "sink"):
+        for family in ("connect", "source", "sink", "maria"):
             fetch(peers.parts(family))
     except LocalStackError as error:
         console.print(f"without the peers: {error}")
@@ -117,7 +131,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--paths", default=",".join(ROUTES), help="of " + ", ".join(ROUTES))
+    known = ", ".join([*ROUTES, *FAMILIES])
+    parser.add_argument("--paths", default=",".join(ROUTES), help=f"of {known}")
     parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)
@@ -126,8 +141,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     asked = parser.parse_args(given)
     if asked.smoke:
         asked.rows, asked.runs, asked.peers, asked.out = 3000, 1, False, SMOKE
-        asked.paths = "stream,sink,snapshot,sqlite,mariadb"
-    asked.paths = asked.paths.split(",")
+        asked.paths = "stream,sink,snapshot,sqlite,mariadb,maria-stream,duckdb,http,poison"
+    named = asked.paths.split(",")
+    asked.paths = [path for name in named for path in FAMILIES.get(name, (name,))]
     if unknown := set(asked.paths) - set(ROUTES):
         parser.error(f"there is no path {', '.join(sorted(unknown))}")
     return asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -27,21 +28,24 @@ pipeline: {name}
 kafka: {{bootstrap: "{kafka}", registry: "{registry}"}}
 sources:
   {name}:
-    type: postgres
+    type: {kind}
     url: "{source}"
     tables: ["public.orders"]
     snapshot: {snapshot}
     publish: {{partitions: {{"public.orders": {partitions}}}}}
 sinks:
-  copy: {{{target}, tables: ["{name}.public.orders"]}}
+  {sink}: {target}
+metrics: {{port: {metrics}}}
 """
 
 INSERT = """
 insert into orders select i, i % 10000, (array['new','paid','shipped','cancelled'])[1 + i % 4],
-  (i % 100000) / 100.0, 'EUR', 'note number ' || i || ' lorem ipsum dolor', i % 2 = 0, now(),
+  (i % 100000) / 100.0, 'EUR', {note}, i % 2 = 0, now(),
   now()::timestamp, jsonb_build_object('sku', 'A' || i, 'qty', i % 10)
 from generate_series({first}, {last}) i
 """
+
+NOTE = "'note number ' || i || ' lorem ipsum dolor'"
 
 
 class Stack(Protocol):
@@ -97,26 +101,34 @@ class Scene:
         """Drop a database with its slots."""
         self.stack.postgres.drop_database(urlsplit(url).path[1:])
 
-    def pipeline(self, source: str, target: str | Path = "", **options: object) -> Pipeline:
-        """Write a pipeline file; options: `name`, `snapshot`, `partitions`, `workers`.
+    def pipeline(
+        self, source: str, target: str | Path | Mapping[str, object] = "", **options: object
+    ) -> Pipeline:
+        """Write a pipeline file; options: `name`, `snapshot`, `partitions`, `workers`, `metrics`,
+        `sink`.
 
-        `target` is the URL of a Postgres or MariaDB database, or the path of a SQLite file.
+        `source` is the URL of a Postgres or MariaDB database; a MariaDB one is called `public`.
+        `target` is such a URL too, the path of a SQLite file, or the options of any sink.
+        `metrics` is the port of the worker's page, `sink` the sink's name.
         """
         name = str(options.pop("name", "")) or self.name("ours")
         file = self.folder / f"{self.name('pipeline')}.yaml"
-        values = {"snapshot": "never", "partitions": 1, **options}
+        values = {
+            "snapshot": "never",
+            "partitions": 1,
+            "metrics": "null",
+            "sink": "copy",
+            **options,
+        }
         workers = values.pop("workers", 1)
-        place = f'type: postgres, url: "{target or source}", workers: {workers}'
-        if isinstance(target, Path):
-            place = f'type: sqlite, path: "{target}"'
-        elif target.startswith("mariadb:"):
-            place = f'type: mariadb, url: "{target}"'
+        place = {"tables": [f"{name}.{TABLE}"], **_place(target or source, workers)}
         text = CONFIG.format(
             name=name,
             kafka=self.stack.kafka.bootstrap,
             registry=self.stack.registry.url,
+            kind="mariadb" if source.startswith("mariadb:") else "postgres",
             source=source,
-            target=place,
+            target=json.dumps(place),
             **values,
         )
         file.write_text(text, "utf-8")
@@ -151,12 +163,23 @@ class Scene:
             server.stop(20.0)
 
 
-def fill(url: str, first: int, last: int) -> None:
-    """Insert the orders `first` to `last`, in transactions of `BATCH` rows."""
+def _place(target: str | Path | Mapping[str, object], workers: object) -> Mapping[str, object]:
+    """The options of a sink into a target."""
+    if isinstance(target, Mapping):
+        return target
+    if isinstance(target, Path):
+        return {"type": "sqlite", "path": str(target)}
+    if target.startswith("mariadb:"):
+        return {"type": "mariadb", "url": target}
+    return {"type": "postgres", "url": target, "workers": workers}
+
+
+def fill(url: str, first: int, last: int, note: str = NOTE) -> None:
+    """Insert the orders `first` to `last`, in transactions of `BATCH` rows; `note` is SQL."""
     with psycopg.connect(url, autocommit=True) as connection:
         for begin in range(first, last + 1, BATCH):
             end = min(begin + BATCH - 1, last)
-            connection.execute(INSERT.format(first=begin, last=end))
+            connection.execute(INSERT.format(first=begin, last=end, note=note))
 
 
 def login(url: str) -> dict[str, object]:

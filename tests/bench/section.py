@@ -10,9 +10,14 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.report import HEADS, Results, lines, load, write
+from bench.report import HEADS, TARGET_HEADS, Results, filled, lines, load, write
 
-COMPARED = ("stream", "snapshot", "sink")
+COMPARED = ("stream", "snapshot", "sink", "maria-stream", "maria-snapshot")
+TARGETS = (
+    "Each target by one sink worker, the same rows upserted, or appended where nothing can be "
+    "replaced; what the server of a target uses is not in the worker's CPU. The endpoint is on "
+    "loopback and answers at once."
+)
 KEPT = Path(__file__).with_name("results.json")
 
 
@@ -21,17 +26,18 @@ def markdown(kept: Path = KEPT) -> str:
     results = load(kept)
     if not results.paths:
         return "Nothing was measured yet: `make bench`.\n"
-    parts = [_wrapped(_on_what(results)), "", *_table(results), "", _wrapped(_how(results)), ""]
-    return "\n".join(parts)
+    heads = (HEADS[0], *HEADS[1:5], "reached", HEADS[6])
+    compared, targets = _table(heads, lines(results)), _table(TARGET_HEADS, filled(results))
+    parts = [_wrapped(_on_what(results)), "", *compared, "", _wrapped(TARGETS), "", *targets]
+    return "\n".join([*parts, "", _wrapped(_how(results)), ""])
 
 
 def _wrapped(text: str) -> str:
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
-def _table(results: Results) -> list[str]:
-    heads = (HEADS[0], *HEADS[1:5], "reached", HEADS[6])
-    rows = [heads, ("---", *["---:"] * 6), *lines(results)]
+def _table(heads: Sequence[str], lines_of: Sequence[Sequence[str]]) -> list[str]:
+    rows = [heads, ("---", *["---:"] * (len(heads) - 1)), *lines_of]
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
@@ -48,13 +54,15 @@ def _between(values: Sequence[str]) -> str:
 def _on_what(results: Results) -> str:
     of, on = results.versions, results.machine
     taken = results.paths.values()
+    version = of.get("debezium-connector-mariadb")
+    maria = f" and its MariaDB source {version}" if version else ""
     return (
         f"Measured {_between([one.date[:10] for one in taken])} on {on['cores']} cores "
         f"({on['processor']}), {on['memory']}, {on['system']}, all on loopback: brokers, databases "
         f"and both sides share the cores. PostgreSQL {of['postgres']}, Kafka {of['kafka']}, "
         f"Python {of['python']} ({of['executor']} executor); "
-        f"Debezium {of['debezium-connector-postgres']} and its JDBC sink "
-        f"{of['debezium-connector-jdbc']} on Kafka Connect {of['connect-runtime']}, "
+        f"Debezium {of['debezium-connector-postgres']}, its JDBC sink "
+        f"{of['debezium-connector-jdbc']}{maria} on Kafka Connect {of['connect-runtime']}, "
         f"Java {of['java']} with 1 GB of heap, warm, Avro. "
         f"Commit {', '.join(dict.fromkeys(one.commit for one in taken))}; load before the paths "
         f"{min(one.load[0] for one in taken):.1f} to {max(one.load[0] for one in taken):.1f}."
@@ -64,7 +72,8 @@ def _on_what(results: Results) -> str:
 def _how(results: Results) -> str:
     wrong = {name: one for name, one in results.paths.items() if one.wrong}
     said = [f"{name}: {one.failed or one.differs[0]}" for name, one in wrong.items()]
-    alone = [name for name in COMPARED if not _has_peer(results, name)]
+    measured = [name for name in COMPARED if name in results.paths or name in COMPARED[:3]]
+    alone = [name for name in measured if not _has_peer(results, name)]
     said += [f"no peer ran beside {name}" for name in alone]
     back = "; ".join(said) or "counts and 1,000 sampled rows were equal in every run"
     rows = " or ".join(dict.fromkeys(f"{one.rows:,}" for one in results.paths.values()))
@@ -77,7 +86,8 @@ def _how(results: Results) -> str:
         "exactly once on every line, Debezium as configured at least once. "
         f"Both topics were read back: {back}. A ratio is `invalid` where the peer ran below 0.7 of "
         "what it is known to do on two cores. The servers alone: the walsender, one COPY, the "
-        "merge of staged rows and one consumer, each without anything of ours. Repeat it with "
+        "merge of staged rows and one consumer, MariaDB's log as one client receives it and its "
+        "export of a table, each without anything of ours. Repeat it with "
         "`make bench`, and write this section with `make readme`."
     )
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from bench import peers
 from bench.measure import Measured
 from bench.readback import Read, difference, row_of
-from bench.report import PathResult, Results, lines, load, show, write
+from bench.report import PathResult, Results, filled, lines, load, show, write
 from bench.run import arguments, run
 from bench.section import markdown
 from readme import README, replaced, section
@@ -31,7 +31,7 @@ def test_the_bench_runs_every_rate_and_prints_a_table(
     run(servers, asked, Console(file=printed, width=150))
     kept = load(asked.out)
     failures = {name: path.failed for name, path in kept.paths.items()}
-    assert failures == dict.fromkeys(("stream", "sink", "snapshot", "sqlite", "mariadb"), "")
+    assert failures == dict.fromkeys(asked.paths, "")
     sides = {(one.path, one.side) for path in kept.paths.values() for one in path.runs}
     assert sides == {
         ("stream", "tailrace"), ("stream", "plain"), ("stream", "limit"),
@@ -39,6 +39,8 @@ def test_the_bench_runs_every_rate_and_prints_a_table(
         ("snapshot", "tailrace"), ("snapshot", "limit"),
         ("sqlite", "tailrace"), ("sqlite", "limit"),
         ("mariadb", "tailrace"), ("mariadb", "limit"),
+        ("maria-stream", "tailrace"), ("maria-stream", "limit"),
+        ("duckdb", "tailrace"), ("http", "tailrace"), ("poison", "sound"), ("poison", "poison"),
     }  # fmt: skip
     assert "log → topic, rows/s" in printed.getvalue()
     assert "no peer ran" in printed.getvalue()
@@ -69,6 +71,29 @@ def test_a_ratio_against_a_peer_that_limps_is_invalid() -> None:
 
 def test_a_path_whose_sides_differ_meets_no_bar() -> None:
     assert lines(stream(100_000, 15_000, differs=["run 1: a row"]))[0].met == "differs"
+
+
+@pytest.mark.parametrize(("rate", "met"), [(80_000, "met"), (79_000, "missed")])
+def test_the_rate_beside_poison_is_judged_as_a_share_of_the_rate_without(
+    rate: int, met: str
+) -> None:
+    sides = (("sound", 100_000), ("poison", rate))
+    runs = [Measured("poison", side, rows=rows, seconds=1.0) for side, rows in sides]
+    path = PathResult("2026-01-01", "abc", [0.1], 1, runs)
+    [line] = [one for one in lines(Results(paths={"poison": path})) if "dead" in one.what]
+    assert (line.ours, line.met) == (f"{rate:,}, 100,000", met)
+
+
+def test_a_target_has_its_rate_cpu_and_memory_in_the_table_of_targets() -> None:
+    run = Measured("duckdb", "tailrace", rows=1000, seconds=0.1, cpu_s=0.01, peak_mb=99.6)
+    path = PathResult("2026-01-01", "abc", [0.1], 1, [run])
+    found = {line.target: line[1:] for line in filled(Results(paths={"duckdb": path}))}
+    assert found["DuckDB file"] == ("10,000", "10.0", "100", "—")
+    assert found["SQLite file"] == ("—", "—", "—", "—")
+
+
+def test_a_family_is_all_its_paths() -> None:
+    assert arguments(["--paths", "idle,maria"]).paths == ["idle", "maria-stream", "maria-snapshot"]
 
 
 def test_without_a_peer_there_is_no_ratio() -> None:
@@ -111,7 +136,7 @@ def test_reading_back_finds_a_missing_and_a_changed_row() -> None:
     assert "order 3" in difference(whole, whole, {3})
 
 
-@pytest.mark.parametrize("family", ["connect", "source", "sink"])
+@pytest.mark.parametrize("family", ["connect", "source", "sink", "maria"])
 def test_every_jar_of_the_peers_is_pinned_by_its_sum(family: str) -> None:
     parts = peers.parts(family)
     assert len(parts) > 20
