@@ -19,6 +19,7 @@ from cdc.brokers import TopicSettings, ensure_topic
 from cdc.connections.mariadb import Login
 from cdc.local import LocalMariaDB
 from cdc.mariadb.dump import Dump
+from cdc.mariadb.server import MariaDB
 from fix_pipeline import wait_until
 
 ORDERS = """
@@ -161,7 +162,7 @@ def _compared(
 def _log(url: str, begin: str, rows: int) -> Measured:
     """The binary log behind `begin`, as one client receives it; transactions are counted."""
     count, ends = 0, -(-rows // BATCH)
-    with closing(Dump(Login(url, "bench"))) as dump:
+    with closing(Dump(Login(url, "bench"), MariaDB())) as dump:
         dump.start(begin, 5401, 10.0)
         began = time.monotonic()
         deadline = began + 60 + rows / SLOWEST

@@ -114,18 +114,18 @@ def _answer(connection: socket.socket) -> None:
 
 
 def poison(bench: Bench, _connect: object, number: int) -> tuple[list[Measured], str]:
-    """From a topic into a PostgreSQL table that has room for all rows, and for 99 of a hundred.
+    """From a topic into a PostgreSQL table that takes all rows, and into one that takes 99 of 100.
 
-    The rows that do not fit become dead letters. Returns what is wrong with the tables.
+    The rows that are refused become dead letters. Returns what is wrong with the tables.
     """
     ours = _with_long_notes(bench)
-    rooms = {"sound": "text", "poison": "varchar(60)"}
-    targets = {side: bench.scene.database() for side in rooms}
-    sides = [partial(_into, bench, ours, side, room, targets[side]) for side, room in rooms.items()]
+    longest = {"sound": 1_000, "poison": 60}
+    targets = {side: bench.scene.database() for side in longest}
+    sides = [partial(_into, bench, ours, side, longest[side], targets[side]) for side in longest]
     found = bench.in_turn(number, sides)
     bad = sum(i % 100 == 50 for i in range(WARM + 1, WARM + bench.rows + 1))
     wanted = {"sound": WARM + bench.rows, "poison": WARM + bench.rows - bad}
-    counts = {side: _count(targets[side]) for side in rooms}
+    counts = {side: _count(targets[side]) for side in longest}
     for target in targets.values():
         bench.scene.drop(target)
     bench.scene.forget(ours.topic, f"{ours.name}.dead")
@@ -142,10 +142,11 @@ def _with_long_notes(bench: Bench) -> Pipeline:
     return ours
 
 
-def _into(bench: Bench, pipeline: Pipeline, side: str, room: str, target: str) -> Measured:
+def _into(bench: Bench, pipeline: Pipeline, side: str, longest: int, target: str) -> Measured:
     with psycopg.connect(target) as connection:
         connection.execute(ORDERS.read_bytes())
-        connection.execute(f"alter table orders alter note type {room}".encode())
+        check = f"alter table orders add check (length(note) <= {longest})"
+        connection.execute(check.encode())
     apply = bench.scene.pipeline(target, target, name=pipeline.name)
     with (
         TableProgress(target) as progress,
