@@ -138,7 +138,8 @@ cdef class LineReader:
             self.ts_ms, self.ts_object = ts_ms, ts_ms
         return Event(
             DELETE if deletes else UPSERT, self.schema, self.make_stamp(stamp), snapshot, message,
-            PyBytes_GET_SIZE(value), self.ts_object, key, None, None, None, line,
+            PyBytes_GET_SIZE(value), self.ts_object, key, None, None, None, line, (), None,
+            op == c"c" or op == c"r",
         )
 
     cdef object make_stamp(self, int64_t *stamp):

@@ -46,7 +46,8 @@ class _Keyed:
     """The pending state of one keyed table: a row, or None for a deleted key.
 
     `_origins` are the old keys, in the target, of rows that moved and still lack values; None
-    where such a row is nowhere, and not to be mistaken for an older one of the same key.
+    where such a row is nowhere, and not to be mistaken for an older one of the same key. `_known`
+    are the keys of which the target may have a row, among those of upserts.
     """
 
     def __init__(self, schema: TableSchema) -> None:
@@ -54,6 +55,7 @@ class _Keyed:
         self._truncate = False
         self._rows: dict[Key, _Row | None] = {}
         self._origins: dict[Key, Key | None] = {}
+        self._known: set[Key] = set()
         self._unseen: _Row | None = _UNSEEN
         self._gone: _Gone | None = None
         self._key = schema.key_indexes()
@@ -67,9 +69,8 @@ class _Keyed:
                 self._delete(event.old, event)
             row = event.row if event.line is None else event.line
             earlier = rows.pop(event.key, self._unseen)
-            if earlier is None:
-                self._begin(event.key, row)
-            elif earlier is _UNSEEN:
+            if earlier is None or earlier is _UNSEEN:
+                self._begin(event, row, anew=earlier is None)
                 earlier = None
             if self._gone is not None:
                 earlier = self._moved(event, row) or earlier
@@ -93,10 +94,12 @@ class _Keyed:
         if isinstance(row, list) and ABSENT in row:
             self._origins[place] = self._origins.get(key, key)
 
-    def _begin(self, key: Key, row: _Row | None) -> None:
-        """Take note of a key that is used anew, in the target or only now."""
-        if isinstance(row, list) and ABSENT in row:
-            self._origins[key] = None
+    def _begin(self, event: Event, row: _Row | None, *, anew: bool) -> None:
+        """Take note of a key's first row here, `anew` where the row before it is gone."""
+        if anew or not event.created:
+            self._known.add(event.key)
+        if anew and isinstance(row, list) and ABSENT in row:
+            self._origins[event.key] = None
 
     def _delete(self, key: Key, event: Event) -> None:
         nowhere = self._rows.get(key, self._unseen) is None
@@ -118,10 +121,12 @@ class _Keyed:
         upserts: list[Sequence[Cell]] = []
         deletes: list[Sequence[Cell]] = []
         lines: list[bytes] = []
+        created: list[bytes] = []
         moves: list[tuple[Key, Sequence[Cell]]] = []
+        known = self._known
         for key, row in self._rows.items():
             if isinstance(row, bytes):
-                lines.append(row)
+                (lines if key in known else created).append(row)
             elif row is None:
                 deletes.append(key)
             elif (origin := self._origins.get(key, key)) == key or ABSENT not in row:
@@ -131,7 +136,8 @@ class _Keyed:
                 upserts.append(row)
             else:
                 moves.append((origin, row))
-        return Mapped(self.schema, upserts, deletes, self._truncate, lines, moves)
+        lines += created
+        return Mapped(self.schema, upserts, deletes, self._truncate, lines, moves, len(created))
 
 
 def change_of(event: Event) -> tuple[int, ...]:

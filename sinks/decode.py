@@ -68,7 +68,8 @@ class Event(msgspec.Struct, gc=False):
     of the row that had the key until now, where a history keeps it: its ABSENT values are that
     row's. `stamp` is None for a producer that is not ours; then `place` is what the two records of
     a key change, and no others, have in common. `ts_ms` is the source's commit, ms since 1970;
-    `size` the payload in bytes.
+    `size` the payload in bytes. `created` says that the source made the row, or read it in a
+    snapshot: the target has none of its key, as a rule.
     """
 
     kind: int
@@ -85,6 +86,7 @@ class Event(msgspec.Struct, gc=False):
     line: bytes | None = None
     place: tuple[int, ...] = ()
     ended: list[Cell] | None = None
+    created: bool = False
 
 
 def poison(message: Message, size: int, error: CdcError) -> Event:
@@ -201,6 +203,7 @@ class Decoder:
             if not self._wants(record):
                 event.kind, event.key = DELETE, self._left(record, op)
                 return
+            event.created = op != "u"
             event.row = row = self._after(record)
             event.key = key = self._key_of(row)
             if None in key and self._key_places:

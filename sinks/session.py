@@ -264,8 +264,13 @@ class Session:
     def _settle(self) -> None:
         """Wait for the cut that is with the target, and report it."""
         pending, self._pending = self._pending, None
-        if pending is not None:
-            self._tell(pending.result())
+        if pending is None:
+            return
+        try:
+            applied = pending.result()
+        finally:
+            del pending  # it holds its error, whose traceback would hold this frame and the cut
+        self._tell(applied)
 
     def _newly_dropped(self) -> int:
         total = sum(lane.dropped for lane in self._lanes)

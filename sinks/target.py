@@ -113,7 +113,8 @@ class Mapped(msgspec.Struct):
     column order, in which ABSENT leaves that column alone; `deletes` are key values in key
     order. A row whose key changed is in both: its old key in `deletes`, itself in `upserts`.
     `lines` are further upserts, as COPY text without a newline (`sinks.sql.cells_of` reads them);
-    only a target that `takes_lines` gets any.
+    only a target that `takes_lines` gets any. The last `created` of them are of rows that the
+    source made: the target has none of their keys, unless it was ahead or is filled anew.
     For a table without a key `upserts` are inserts and `deletes` whole rows, one match each.
     `truncate` empties the table before anything else of this step.
     `moves` are pairs of an old key and a further upsert: its ABSENT values are those of the row
@@ -127,6 +128,7 @@ class Mapped(msgspec.Struct):
     truncate: bool = False
     lines: Sequence[bytes] = ()
     moves: Sequence[tuple[Sequence[Cell], Sequence[Cell]]] = ()
+    created: int = 0
 
 
 Step = Sequence[Mapped]

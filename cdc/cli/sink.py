@@ -13,6 +13,7 @@ from cdc.cli.rewind import rewind
 from cdc.cli.shared import DEFAULT_FILE, ConfigFile, SinkArgument, pipeline_of
 from cdc.cli.work import Workshop, workshop
 from cdc.errors import CdcError, ConfigError
+from cdc.process import tune
 from cdc.report import Report
 from cdc.retry import back_off
 from sinks.applier import Applied
@@ -92,6 +93,7 @@ def run(
         )
     mark = str(worker) if workers > 1 else ""
     with workshop(pipeline, unit, SinkReport, mark) as (shop, report):
+        tune()
         run_sink(_job(shop, report, workers))
 
 

@@ -4,6 +4,7 @@
     then, per step:  DELETE FROM t                            a truncate
                      INSERT INTO stage … SELECT FROM t        rows whose key changed (moves.py)
                      DELETE FROM t USING stage                children before parents
+                     COPY t ← new rows                        the straight way (straight.py)
                      INSERT … SELECT … ON CONFLICT DO UPDATE  parents before children
                      UPDATE … FROM stage                      per pattern of absent columns (R6)
 
@@ -26,6 +27,7 @@ from sinks.postgres.catalog import Existing
 from sinks.postgres.moves import Moves
 from sinks.postgres.refused import Skipped, heard, reasons, tells
 from sinks.postgres.statements import DELETE, FIRST_PATTERN, WHOLE, Statements
+from sinks.postgres.straight import Straight
 from sinks.refusals import unmatched
 from sinks.sql import cells_of, line_of
 from sinks.target import Mapped
@@ -52,6 +54,7 @@ class Staged:
         self.truncate = mapped.truncate
         self.deletes = len(mapped.deletes)
         self.upserts = 0
+        self.straight: Sequence[bytes] = ()
         self.partial: dict[tuple[int, ...], int] = {}
         self.moved: dict[tuple[int, ...], int] = {}
 
@@ -64,6 +67,7 @@ class StagedTable:
         self.existing = existing
         self._statements = Statements(number, schema, existing)
         self._moves = Moves(number, schema, existing)
+        self._straight = Straight(self._statements)
         self._key = schema.key_indexes()
         self._kinds: dict[tuple[int, ...], int] = {}
         self._queue: list[tuple[bytes, Sequence[bytes]]] = []
@@ -76,7 +80,7 @@ class StagedTable:
         before, after = self.existing.columns, existing.columns
         return all(before.get(name) == after.get(name) for name in names)
 
-    def create(self, connection: Connection) -> None:
+    def open(self, connection: Connection) -> None:
         """Make the staging table; it lives as long as the session."""
         connection.execute(self._statements.create_stage())
 
@@ -91,9 +95,9 @@ class StagedTable:
                 lines.append(line_of(row))
             except TypeError:
                 self._put_partial(staged, row)
-        for whole in (mapped.lines, lines):
-            staged.upserts += len(whole)
-            self._put(step, WHOLE, whole)
+        staged.straight = self._straight.take(mapped)
+        for whole in (mapped.lines[: len(mapped.lines) - len(staged.straight)], lines):
+            self._put_whole(staged, whole)
         if self._bytes >= _FLUSH_BYTES:
             self.flush(connection)
         return staged
@@ -149,6 +153,7 @@ class StagedTable:
     def forget(self) -> None:
         """Drop what is queued."""
         self._moves.forget()
+        self._straight.forget()
         self._queue, self._bytes = [], 0
         self._refused = {}
 
@@ -167,6 +172,14 @@ class StagedTable:
     def delete(self, connection: Connection, staged: Staged) -> None:
         """Delete what the step deletes."""
         connection.execute(self._statements.delete(staged.step))
+
+    def create(self, connection: Connection, staged: Staged) -> bool:
+        """Write new rows by the straight way; False when they lie in staging instead."""
+        if not staged.straight or self._straight.copy(connection, staged.straight):
+            return True
+        self._put_whole(staged, staged.straight)
+        self.flush(connection)
+        return False
 
     def upsert(self, connection: Connection, staged: Staged) -> None:
         """Merge whole rows, then update those that carry some columns only.
@@ -197,6 +210,10 @@ class StagedTable:
         kind = self._kinds.setdefault(absent, FIRST_PATTERN + len(self._kinds))
         staged.partial[absent] = staged.partial.get(absent, 0) + 1
         self._put(staged.step, kind, [line_of([None if c is ABSENT else c for c in row])])
+
+    def _put_whole(self, staged: Staged, lines: Sequence[bytes]) -> None:
+        staged.upserts += len(lines)
+        self._put(staged.step, WHOLE, lines)
 
     def _put(self, step: int, kind: int, lines: Sequence[bytes]) -> None:
         if lines:

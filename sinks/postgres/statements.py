@@ -71,6 +71,20 @@ class Statements:
             self._stage, OPTIONS if tells else sql.SQL("")
         )
 
+    @property
+    def takes_lines(self) -> bool:
+        """Whether a line, as it is staged, could be a row of the table."""
+        there = self._existing.columns
+        return all(name in there and not there[name].generated for name in self._columns)
+
+    def fill(self) -> sql.Composed:
+        """Return the COPY into the table; like `insert` it overrides identities."""
+        return sql.SQL("COPY {} ({}) FROM STDIN").format(self._target, _comma(self._names))
+
+    def plan(self) -> sql.Composed:
+        """Return what plans the merge, and fails where that would."""
+        return sql.SQL("EXPLAIN {}").format(self.insert(0))
+
     def truncate(self) -> sql.Composed:
         """Return the statement that empties the table, seen by no older snapshot (R12)."""
         return sql.SQL("DELETE FROM {}").format(self._target)

@@ -2,6 +2,7 @@
 
     BEGIN ─▶ COPY into staging ─▶ cursors: compare and set ─▶ merges ─▶ COMMIT
              no shared lock        a second worker stops here             both or neither
+             rows the source has just made need no merge: COPY into the table (straight.py)
 
 Why a change is applied once: the cursor moves from the very offset the span starts at, in the
 transaction that holds the rows. Whoever comes second finds it moved and writes nothing. When the
@@ -158,7 +159,7 @@ class PostgresTarget:
 
     def _staging(self, schema: TableSchema, existing: Existing) -> StagedTable:
         table = StagedTable(next(self._number), _placed(schema), existing)
-        table.create(self._live())
+        table.open(self._live())
         return table
 
     def _adopt(self, existing: Existing) -> None:
@@ -263,14 +264,18 @@ class PostgresTarget:
             table.flush(connection)
             if first + len(work) == _MANY_STEPS or len(work) > _MANY_STEPS:
                 table.index(connection)
+        self._refuse()
+        return work
+
+    def _refuse(self) -> None:
+        """Raise `RowsRefused` where staging has left out rows."""
         refused = {
             (schema.table, key): reason
             for schema, table in self._tables.items()
-            for key, reason in table.refused(connection).items()
+            for key, reason in table.refused(self._live()).items()
         }
         if refused:
             raise RowsRefused(refused)
-        return work
 
     def _forget(self) -> None:
         for table in self._tables.values():
@@ -290,6 +295,8 @@ class PostgresTarget:
                 if staged.deletes:
                     staged.table.delete(connection, staged)
             for staged in upward:
+                if not staged.table.create(connection, staged):
+                    self._refuse()
                 staged.table.upsert(connection, staged)
 
     def _live(self) -> psycopg.Connection[Any]:

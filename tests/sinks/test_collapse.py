@@ -194,6 +194,55 @@ def test_an_absent_value_stays_absent_when_the_row_is_in_the_target() -> None:
     assert mapped.upserts == [[b"1", ABSENT, None]]
 
 
+def line(kind: int, key: bytes, *, created: bool = False) -> Event:
+    """Return an event as the compiled reader makes it."""
+    made = event(kind, key)
+    made.row, made.line, made.created = None, key + b"\tx\ty", created
+    return made
+
+
+lines = st.builds(
+    lambda key, what: line(DELETE if what == "gone" else UPSERT, key, created=what == "created"),
+    keys,
+    st.sampled_from(["created", "changed", "gone"]),
+)
+
+
+@given(st.lists(st.one_of(lines, truncates)), st.sets(keys))
+def test_a_row_counts_as_created_only_where_a_true_source_had_none_of_its_key(
+    events: list[Event], there: set[bytes]
+) -> None:
+    known, told = set(there), []
+    for one in events:
+        if one.kind == TRUNCATE:
+            known.clear()
+        elif (one.kind == UPSERT and one.created) == (one.key[0] in known):
+            continue  # no source does that
+        elif one.kind == DELETE:
+            known.discard(one.key[0])
+        else:
+            known.add(one.key[0])
+        told.append(one)
+    written: set[bytes] = set()
+    for mapped in [mapped for step in collapse(told) for mapped in step]:
+        rows = [row.partition(b"\t")[0] for row in mapped.lines]
+        left = set() if mapped.truncate else there - {key[0] for key in mapped.deletes}
+        assert not set(rows[len(rows) - mapped.created :]) & left
+        written = left | set(rows)
+    assert written == (known if told else set())
+
+
+def test_a_row_that_is_created_and_then_changed_still_is_new() -> None:
+    events = [line(UPSERT, b"1", created=True), line(UPSERT, b"2"), line(UPSERT, b"1")]
+    [[mapped]] = collapse(events)
+    assert (mapped.lines, mapped.created) == ([b"2\tx\ty", b"1\tx\ty"], 1)
+
+
+def test_a_row_that_takes_the_key_of_a_deleted_one_is_not_new() -> None:
+    [[mapped]] = collapse([line(DELETE, b"1"), line(UPSERT, b"1", created=True)])
+    assert (mapped.lines, mapped.created) == ([b"1\tx\ty"], 0)
+
+
 def test_another_version_of_a_table_is_another_step() -> None:
     wide = event(UPSERT, b"1", b"x", b"y", b"c", schema=WIDER)
     steps = collapse([event(UPSERT, b"1", b"x", b"y"), event(UPSERT, b"2", b"x", None), wide])

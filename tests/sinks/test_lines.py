@@ -62,7 +62,7 @@ def seen(event: Event) -> tuple[Any, ...]:
     elif row is not None and ABSENT not in row:
         row = line_of(row)
     facts = (event.kind, event.schema, event.stamp, event.snapshot, event.size, event.ts_ms)
-    return (*facts, event.key, event.old, row, str(event.error))
+    return (*facts, event.created, event.key, event.old, row, str(event.error))
 
 
 @st.composite
