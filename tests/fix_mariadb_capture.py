@@ -122,6 +122,14 @@ def maria(shop: Database) -> Iterator[MariaCapture]:
         yield made
 
 
+@pytest.fixture(params=["NO_LOG"])
+def row_metadata(mariadb: LocalMariaDB, request: pytest.FixtureRequest) -> Iterator[str]:
+    """What the log says of columns during the test: by default nothing but their types."""
+    mariadb.execute(f"SET GLOBAL binlog_row_metadata = '{request.param}'")
+    yield request.param
+    mariadb.execute("SET GLOBAL binlog_row_metadata = 'FULL'")
+
+
 @pytest.fixture
 def make_maria(shop: Database) -> Iterator[Callable[..., MariaCapture]]:
     """Make sources on that database with options of a test's own."""

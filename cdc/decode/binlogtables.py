@@ -1,7 +1,7 @@
 """The shape of rows in the binary log: a Table_map event with what `binlog_row_metadata` adds.
 
-Without FULL metadata an event has types but no names, no signs and no labels: such a table is
-`named` False, and its rows cannot be told apart from others of the same types.
+Under NO_LOG, MariaDB's default, an event has types alone; MINIMAL adds signs and collations, FULL
+names, labels and the key.
 
 Sources: MySQL 8.4 `libs/mysql/binlog/event/rows_event.h` (Table_map_event, optional metadata);
 MariaDB 10.5 and newer write it too; `sql/log_event.cc` of MariaDB for what a type's metadata means.
@@ -49,12 +49,18 @@ class LoggedColumn(msgspec.Struct, frozen=True):
 
 
 class LoggedTable(msgspec.Struct, frozen=True):
-    """A table as the log has it. `primary_key` has the places of its columns, in its order."""
+    """A table as the log has it. `primary_key` has the places of its columns, in its order.
+
+    What it says of its columns beside their types: names, labels and the key (`named`), signs of
+    numbers (`signed`), collations of texts (`collated`).
+    """
 
     table: TableId
     columns: tuple[LoggedColumn, ...]
     primary_key: tuple[int, ...] = ()
     named: bool = True
+    signed: bool = True
+    collated: bool = True
 
 
 def table_of(event: TableEvent) -> LoggedTable:
@@ -105,23 +111,34 @@ def _described(
 ) -> LoggedTable:
     """Return the table with what the optional metadata says of its columns."""
     facts: list[dict[str, Any]] = [{} for _ in columns]
-    if 4 not in extra:
-        return LoggedTable(table, tuple(columns), named=False)
+    named = 4 in extra
+    signed, collated = named or 1 in extra, named or bool(extra.keys() & {2, 3})
+    if signed:
+        numbers = [place for place, column in enumerate(columns) if column.code in _NUMBERS]
+        _signs(extra.get(1, b""), numbers, facts)
+    if collated:
+        texts = [place for place, column in enumerate(columns) if column.code in _TEXTS]
+        _collations(extra.get(2), extra.get(3), texts, facts)
+    if named:
+        _named(extra, columns, facts)
+    found = tuple(
+        msgspec.structs.replace(column, **known)
+        for column, known in zip(columns, facts, strict=True)
+    )
+    key = _primary_key(extra, len(columns)) if named else ()
+    return LoggedTable(table, found, key, named, signed, collated)
+
+
+def _named(
+    extra: Mapping[int, bytes], columns: Sequence[LoggedColumn], facts: list[dict[str, Any]]
+) -> None:
+    """Read what FULL metadata has and MINIMAL has not."""
     _names(extra[4], facts)
-    numbers = [place for place, column in enumerate(columns) if column.code in _NUMBERS]
-    _signs(extra.get(1, b""), numbers, facts)
-    texts = [place for place, column in enumerate(columns) if column.code in _TEXTS]
-    _collations(extra.get(2), extra.get(3), texts, facts)
     chosen = [place for place, column in enumerate(columns) if column.code in (_ENUM, _SET)]
     _collations(extra.get(10), extra.get(11), chosen, facts)
     for kind, code in ((5, _SET), (6, _ENUM)):
         places = [place for place in chosen if columns[place].code == code]
         _labels(extra.get(kind, b""), places, facts)
-    found = [
-        msgspec.structs.replace(column, **known)
-        for column, known in zip(columns, facts, strict=True)
-    ]
-    return LoggedTable(table, tuple(found), _primary_key(extra, len(columns)))
 
 
 def _names(data: bytes, facts: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ Sources: MariaDB documentation, "COM_BINLOG_DUMP", "COM_REGISTER_SLAVE", "Replic
 
 from __future__ import annotations
 
+import secrets
 import select
 import socket
 import ssl
@@ -21,13 +22,18 @@ from cdc.errors import CdcError, GapError, PreflightFailed, SourceUnavailable
 from cdc.mariadb.connection import Login, connect, rows, whole_guard
 from cdc.mariadb.dialect import Dialect
 
-__all__ = ["Dump"]
+__all__ = ["Dump", "passing_id"]
 
 _REGISTER = 0x15
 _BLOCK = 1 << 20
 _LONGEST = 0xFFFFFF
 _OK, _EOF, _ERROR = 0x00, 0xFE, 0xFF
 _FATAL, _DENIED, _SAME_ID = 1236, (1045, 1142, 1227), 4052
+
+
+def passing_id() -> int:
+    """Return a server id for a short look: replicas are numbered below, and so are sources."""
+    return (3 << 30) + secrets.randbelow(1 << 30)
 
 
 class Dump:

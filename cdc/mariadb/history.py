@@ -16,6 +16,7 @@ from collections.abc import Iterable
 import msgspec
 
 from cdc.mariadb.catalog import Catalog, Selection, TableFacts
+from cdc.mariadb.definitions import Definitions
 from cdc.mariadb.snapshots import Snapshots
 from cdc.mariadb.statements import Deed, Statement
 from cdc.mariadb.tables import Tables
@@ -47,12 +48,14 @@ class History:
         catalog: Catalog,
         tables: Tables,
         selection: Selection,
+        definitions: Definitions,
         snapshots: Snapshots,
         stored: Iterable[Progress],
     ) -> None:
         self._catalog = catalog
         self._tables = tables
         self._selection = selection
+        self._definitions = definitions
         self._snapshots = snapshots
         self._seen: dict[TableId, Seen] = {}
         self.reads = True
@@ -64,6 +67,7 @@ class History:
     def begin(self, transactions: Transactions) -> None:
         """Take in every selected table that is not known yet. Raises `errors.Stop`."""
         self._look(transactions)
+        self._definitions.learn(seen.table for seen in self._seen.values() if not seen.gone)
 
     def known(self) -> list[Progress]:
         """Return what is stored of every table."""
@@ -77,6 +81,7 @@ class History:
     def altered(self, statement: Statement, transactions: Transactions) -> None:
         """A statement has changed tables."""
         self._selection.forget()
+        self._definitions.forget(statement)
         deed = statement.deed
         for table in self._meant(statement):
             if deed is Deed.DROP and table in self._seen:
@@ -90,6 +95,7 @@ class History:
                 self._changed(table, rewritten=statement.rewrites)
         if deed in (Deed.DROP, Deed.DDL):
             self._look(transactions)
+        self._definitions.learn(table for table in statement.tables if self._selection(table))
 
     def _meant(self, statement: Statement) -> list[TableId]:
         """Return the captured tables a statement is about."""

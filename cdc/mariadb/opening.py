@@ -17,7 +17,6 @@ OTHER = "a MySQL server is read by `type: mysql`, MariaDB by `type: mariadb`"
 
 WANTED = {
     "binlog_format": ("ROW", "SET GLOBAL binlog_format = 'ROW';"),
-    "binlog_row_metadata": ("FULL", "SET GLOBAL binlog_row_metadata = 'FULL';"),
 }
 """Variable → the value it must have, and what gives it."""
 

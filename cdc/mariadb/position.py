@@ -23,6 +23,14 @@ class Place(NamedTuple):
         """Tell whether everything before `other` lies before this place."""
         return (_count(self.file), self.offset) >= (_count(other.file), other.offset)
 
+    def passed(self, size: int, written: int) -> Place:
+        """Return the place behind an event of `size` bytes, whose header says it is `written`.
+
+        That has 32 bits, and a transaction may pass them.
+        """
+        known = self.offset + size
+        return Place(self.file, known if known & 0xFFFFFFFF == written else written)
+
 
 def _count(file: str) -> int:
     tail = file.rpartition(".")[2]

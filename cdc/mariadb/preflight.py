@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +12,7 @@ from cdc.errors import CdcError, ConfigError, SourceUnavailable, UnknownEvent
 from cdc.mariadb.catalog import Catalog, Selection, TableFacts
 from cdc.mariadb.chunks import order_of
 from cdc.mariadb.connection import Login, connect, quoted
-from cdc.mariadb.dump import Dump
+from cdc.mariadb.dump import Dump, passing_id
 from cdc.mariadb.opening import OTHER, WANTED
 from cdc.mariadb.settings import Settings
 from cdc.mariadb.tables import Tables
@@ -75,6 +74,7 @@ def log_findings(catalog: Catalog) -> Iterator[Finding]:
         yield Finding(
             "ok" if found == wanted else "fail", name, found, "" if found == wanted else repair
         )
+    yield _metadata(catalog)
     yield Finding("ok", "binlog_row_image", _IMAGES[catalog.variable("binlog_row_image")])
     yield retention(catalog)
     strict = catalog.variable("gtid_strict_mode") == "1"
@@ -84,6 +84,17 @@ def log_findings(catalog: Catalog) -> Iterator[Finding]:
         "ON" if strict else "OFF: ids may come out of order, which stops the source",
         "" if strict else "SET GLOBAL gtid_strict_mode = ON;",
     )
+
+
+def _metadata(catalog: Catalog) -> Finding:
+    found = catalog.variable("binlog_row_metadata")
+    if found == "FULL":
+        return Finding("ok", "binlog_row_metadata", found)
+    told = (
+        f"{found}: names are the catalogue's, and rows between two changes of a table, both made "
+        "before the first was read, stop the source"
+    )
+    return Finding("warn", "binlog_row_metadata", told, "SET GLOBAL binlog_row_metadata = 'FULL';")
 
 
 def retention(catalog: Catalog) -> Finding:
@@ -105,7 +116,7 @@ def _dump(settings: Settings, login: Login, catalog: Catalog) -> Finding:
     try:
         with closing(Dump(login, settings.dialect)) as dump:
             gtid = settings.dialect.executed(catalog)
-            dump.start(gtid, (3 << 30) + secrets.randbelow(1 << 30), settings.heartbeat)
+            dump.start(gtid, passing_id(), settings.heartbeat)
             deadline = time.monotonic() + _ANSWER_S
             while time.monotonic() < deadline:
                 if dump.pull(1, 1):

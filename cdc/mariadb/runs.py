@@ -7,7 +7,7 @@ from cdc.errors import PreflightFailed, UnknownEvent
 from cdc.mariadb.creates import filled
 from cdc.mariadb.images import is_whole, packed
 from cdc.mariadb.partial import has_keys, packed_partly
-from cdc.mariadb.statements import Deed, Statement, read_statement
+from cdc.mariadb.statements import SCHEMA, Deed, Statement, read_statement
 from cdc.mariadb.tables import Shape, Tables
 from schemas.change import Origin, Rows
 from schemas.table import TableSchema
@@ -18,7 +18,6 @@ PER_EVENT = 24
 """An ordinal is (place of the event in the transaction) << 24 | (place of the row in the event)."""
 
 _ROLLED_BACK = (Deed.ROLLBACK, Deed.UNDO)
-_SCHEMA = (Deed.CREATE, Deed.REPLACE, Deed.DROP, Deed.ALTER, Deed.EMPTY, Deed.DDL)
 
 
 class Run:
@@ -109,8 +108,8 @@ class Run:
             raise UnknownEvent(f"the XA transaction at {self._where} cannot be captured yet")
         elif self._empties(statement):
             self._put(self._tables.schema(statement.tables[0]), [b"T"], index)
-        if deed in _SCHEMA:
-            self._tables.forget()
+        if deed in SCHEMA:
+            self._tables.changed(statement)
             self.altered.append(statement)
 
     def _empties(self, statement: Statement) -> bool:

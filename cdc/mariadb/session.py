@@ -19,6 +19,7 @@ from cdc.errors import GapError, SourceUnavailable, StateError, Stop
 from cdc.mariadb.catalog import Catalog, Selection
 from cdc.mariadb.chunks import ChunkReader, Limits
 from cdc.mariadb.connection import Login, connect, whole_guard
+from cdc.mariadb.definitions import Definitions
 from cdc.mariadb.dump import Dump
 from cdc.mariadb.history import History
 from cdc.mariadb.position import Position
@@ -102,9 +103,12 @@ class Session:
     ) -> None:
         settings = self._settings
         selection = Selection(self._catalog, settings.tables)
-        tables = Tables(self._catalog, selection, settings.keys)
+        self._definitions = Definitions(self._catalog, () if anew else progress)
+        tables = Tables(self._catalog, selection, settings.keys, self._definitions)
         self._snapshots = self._reading(tables, () if anew else progress)
-        self._history = History(self._catalog, tables, selection, self._snapshots, progress)
+        self._history = History(
+            self._catalog, tables, selection, self._definitions, self._snapshots, progress
+        )
         self._history.reads = settings.snapshot != "never"
         self._dump = Dump(self._login, self._dialect)
         self._closing.append(self._dump)
@@ -113,6 +117,7 @@ class Session:
             position, tables, self._spill, self._altered, checksum=self._dump.checksum
         )
         self._closing.append(self._transactions)
+        self._definitions.reached = self._transactions.reached
         self._heard = time.monotonic()
 
     def _begin(self, stored: Position | None) -> Position:
@@ -150,7 +155,8 @@ class Session:
     def _begin_anew(self) -> None:
         """What follows is not in the log any more: let go of everything and begin again."""
         stored = self._transactions.position
-        progress = [*self._history.known(), *(job.progress() for job in self._snapshots.jobs)]
+        jobs = (job.progress() for job in self._snapshots.jobs)
+        progress = [*self._history.known(), *self._definitions.known(), *jobs]
         self.close()
         self._connect()
         self._open_anew(stored, progress)
@@ -208,7 +214,11 @@ class Session:
 
     def _take_progress(self) -> list[Progress]:
         """Return the newest value of each key that changed."""
-        lists = (self._history.progress, self._snapshots.jobs.progress)
+        lists = (
+            self._history.progress,
+            self._definitions.progress,
+            self._snapshots.jobs.progress,
+        )
         merged = {item.key: item for item in self._forgotten}
         merged.update({item.key: item for found in lists for item in found})
         self._forgotten = []

@@ -17,7 +17,7 @@ import msgspec
 
 from schemas.table import TableId
 
-__all__ = ["Deed", "Statement", "read_statement"]
+__all__ = ["SCHEMA", "Deed", "Statement", "read_statement"]
 
 _NOTHING = re.compile(r"(?:\s+|--\s[^\n]*\n?|\#[^\n]*\n?|/\*(?![!M]).*?\*/)+", re.DOTALL)
 _CONDITIONAL = re.compile(r"/\*M?!(?:\d{5,6})?")
@@ -48,6 +48,7 @@ _REWRITING = re.compile(
 )
 _BETWEEN = re.compile(r"\s*(?:,|\bTO\b)\s*", re.IGNORECASE)
 _ROWS = {"INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "CALL", "WITH", "SELECT", "DO", "EXECUTE"}
+_VAGUE = {"ALTER", "RENAME"}
 _PASSING = {"SAVEPOINT", "RELEASE", "SET", "USE"}
 
 
@@ -70,15 +71,26 @@ class Deed(Enum):
     NOTHING = "nothing"
 
 
+SCHEMA = (Deed.CREATE, Deed.REPLACE, Deed.DROP, Deed.ALTER, Deed.EMPTY, Deed.DDL)
+"""What changes schemas."""
+
+
 class Statement(msgspec.Struct, frozen=True):
     """A statement, and the tables it is about where that matters; all of a database have no name.
 
-    `rewrites`: it may give rows of them other values without logging them.
+    `rewrites`: it may give rows of them other values without logging them. `vague` is the text of
+    one that may be about any table it names.
     """
 
     deed: Deed
     tables: tuple[TableId, ...] = ()
     rewrites: bool = False
+    vague: str = ""
+
+    def concerns(self, table: TableId) -> bool:
+        """Tell whether it may have changed what `table` is: when in doubt, it may."""
+        said = table in self.tables or TableId(table.schema, "") in self.tables
+        return said or table.name in self.vague
 
 
 _FIRST = {
@@ -106,7 +118,7 @@ def read_statement(text: str, database: str) -> Statement:
         return Statement(Deed.DROP, (TableId(_bare(whole[1]), ""),))
     head = _TARGET[word].match(plain) if word in _TARGET else None
     if head is None:
-        return Statement(Deed.DDL)
+        return Statement(Deed.DDL, vague=plain if word in _VAGUE else "")
     tables = tuple(_tables(plain[head.end() :], database, several=word in ("DROP", "RENAME")))
     if not tables:
         return Statement(Deed.DDL)

@@ -3,7 +3,7 @@
 A Table_map event says what a row looks like in the log, and under FULL metadata what its columns
 are called; that decides. The catalogue, as it is when a shape is first met, adds what the log does
 not say, column by column, where it fits what the log has (R11). Statements that change a schema
-make everything be looked up again.
+make everything be looked up again. Without names in the log, `definitions.py` has them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from cdc.decode.mysqlvalues import Read
 from cdc.errors import PreflightFailed, UnknownEvent
 from cdc.mariadb.catalog import ColumnFacts, TableFacts
 from cdc.mariadb.connection import Connection, Login
+from cdc.mariadb.definitions import Definitions, named
 from cdc.mariadb.dialect import Dialect
 from cdc.mariadb.images import Images, image_reader
+from cdc.mariadb.statements import Deed, Statement
 from schemas.table import Column, TableId, TableSchema
 
 __all__ = ["Facts", "Shape", "Tables", "Wants", "describe"]
@@ -76,8 +78,15 @@ class Tables:
     `gone` are tables whose rows a consumer still has, though they were dropped or moved away.
     """
 
-    def __init__(self, facts: Facts, wants: Wants, keys: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        wants: Wants,
+        keys: Mapping[str, Sequence[str]],
+        definitions: Definitions | None = None,
+    ) -> None:
         self.facts = facts
+        self._definitions = definitions
         self._wants = wants
         self._keys = keys
         self._known: dict[bytes, Shape | None] = {}
@@ -93,10 +102,12 @@ class Tables:
             self._known[event.body] = self._make(event)
         return self._known[event.body]
 
-    def forget(self) -> None:
-        """Some schema has changed: look again at the next row."""
+    def changed(self, statement: Statement) -> None:
+        """Some schema has changed: look again at the next row, which may follow at once."""
         self._known.clear()
         self._there.clear()
+        if self._definitions is not None and statement.deed in (Deed.CREATE, Deed.REPLACE):
+            self._definitions.forget(statement)
 
     def there(self, table: TableId) -> TableFacts | None:
         """Return a table as the catalogue had it when it was first asked for since then."""
@@ -147,23 +158,24 @@ class Tables:
             raise UnknownEvent(f"a Table_map event cannot be read: {error}") from error
         if not self._wants(logged.table):
             return None
-        if not logged.named:
-            raise PreflightFailed(
-                f"rows of {logged.table} were logged without the names of their columns",
-                hint="SET GLOBAL binlog_row_metadata = 'FULL'; then begin anew with "
-                "`cdc position reset`",
-            )
-        facts = self.facts.find(logged.table)
+        facts = self.facts.find(logged.table) if logged.named else self._defined(logged.table)
         _refuse_versioned(facts)
+        charsets = self.facts.charsets()
         try:
-            return self._shape(logged, facts)
+            if facts is not None and not logged.named:
+                return self._shape(named(logged, facts, charsets), facts.columns)
+            now = {found.column.name: found for found in facts.columns} if facts else {}
+            chosen = [_chosen(column, now.get(column.name), charsets) for column in logged.columns]
+            return self._shape(logged, chosen)
         except ValueError as error:
             raise self._refused(logged.table, error) from error
 
-    def _shape(self, logged: LoggedTable, facts: TableFacts | None) -> Shape:
-        charsets = self.facts.charsets()
-        now = {found.column.name: found for found in facts.columns} if facts else {}
-        chosen = [_chosen(column, now.get(column.name), charsets) for column in logged.columns]
+    def _defined(self, table: TableId) -> TableFacts:
+        if self._definitions is None:
+            raise PreflightFailed(f"rows of {table} were logged without names of their columns")
+        return self._definitions.of(table)
+
+    def _shape(self, logged: LoggedTable, chosen: Sequence[ColumnFacts]) -> Shape:
         names = [column.name for column in logged.columns]
         key = [names[place] for place in logged.primary_key]
         schema = self._describe(logged.table, chosen, key)

@@ -96,6 +96,7 @@ class Transactions:
         self._altered = altered
         self._open: _Open | None = None
         self._leaving: Iterator[None] | None = None
+        self._latest: Transaction | None = None
         self._input: deque[bytes] = deque()
 
     def feed(self, events: list[bytes]) -> None:
@@ -126,6 +127,13 @@ class Transactions:
         if self.until is None or self._open is not None or self._leaving is not None:
             return False
         return self.place.covers(self.until)
+
+    def reached(self) -> tuple[str, Place]:
+        """Return the position and the place behind the transaction that leaves, or left last."""
+        latest = self._latest
+        if latest is None or self._gtid.contains(latest.gtid):
+            return str(self._gtid), self.place
+        return str(self._gtid.advanced(latest.gtid)), self.place
 
     def take(self) -> list[Rows]:
         """Hand over the rows collected so far; `position` lies behind the last of them."""
@@ -177,11 +185,9 @@ class Transactions:
         self._idle()
 
     def _pass(self, header: Header, size: int) -> None:
-        """Follow the log; offsets in headers have 32 bits, a transaction may pass them."""
+        """Follow the log."""
         if header.end:
-            file, offset = self.place
-            known = offset + size
-            self.place = Place(file, known if known & 0xFFFFFFFF == header.end else header.end)
+            self.place = self.place.passed(size, header.end)
 
     def _idle(self) -> None:
         """Nothing is open: the position may follow the log, which begins before it."""
@@ -228,6 +234,7 @@ class Transactions:
 
     def _leave(self, opened: _Open) -> Iterator[None]:
         """Hand out a transaction that has ended, in pieces."""
+        self._latest = opened.begun
         number = self.position.complete + 1
         skip = self._stored.ordinal if number == self._stored.commit else 0
         run = Run(self._tables, self._origin(opened), skip, str(opened.begun.gtid))

@@ -86,6 +86,13 @@ def test_what_a_table_lacks_is_named(shop: Database) -> None:
     assert "changes rows unlogged" in told[0][2]
 
 
+@pytest.mark.usefixtures("row_metadata")
+def test_a_log_without_names_is_warned_of(shop: Database) -> None:
+    level, told, _ = found(shop.url, f"{shop.name}.*")["binlog_row_metadata"]
+    assert level == "warn"
+    assert "NO_LOG" in told
+
+
 def test_a_wrong_password_is_a_finding(mariadb: LocalMariaDB) -> None:
     told = found(mariadb.url_of("", "nobody", "wrong"), "*.*")
     assert told["connection"][0] == "fail"

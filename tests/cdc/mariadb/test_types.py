@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cdc.decode.charsets import CODECS, decoder
 from cdc.decode.mysqltypes import KINDS
 from fix_mariadb_capture import Database, MariaCapture
@@ -125,6 +127,8 @@ def fill(shop: Database, first: int) -> None:
             )
 
 
+@pytest.mark.parametrize("row_metadata", ["FULL", "MINIMAL", "NO_LOG"], indirect=True)
+@pytest.mark.usefixtures("row_metadata")
 def test_every_type_is_the_same_in_a_snapshot_and_in_the_log(
     shop: Database, maria: MariaCapture
 ) -> None:
