@@ -20,7 +20,7 @@ from sinks.cast import CASTS, Convert, cast, constant, json_path
 from sinks.expression import Expression, check_syntax
 from sinks.formats import NUMBERS, formatted, rounded, unit_converter
 from sinks.function import Function, check_name
-from sinks.lookup import Lookup, LookupEntry, table_of
+from sinks.lookup import Lookup, LookupEntry, finder
 from sinks.values import cast_named, text_of
 
 __all__ = ["Cel", "Compute", "FieldEntry", "FieldMap", "MappedColumn", "field_column"]
@@ -54,7 +54,7 @@ class FieldMap(BaseModel):
         default=None, ge=0, le=38, description="Digits behind the point, rounded half to even"
     )
     lookup: LookupEntry | None = Field(
-        default=None, description="Table to look the value up in: a file, or a block"
+        default=None, description="Table to look the value up in: a file's name, or a block"
     )
     default: str | bool | int | float | None = Field(
         default=None, description="In place of NULL, and of what a lookup does not find"
@@ -178,15 +178,17 @@ def _chain(steps: Sequence[Convert]) -> Convert | None:
 
 
 def _found(lookup: Lookup, default: bytes | None) -> Convert:
-    table = table_of(lookup)
+    find = finder(lookup)
 
     def convert(text: bytes) -> bytes | None:
-        if text not in table and default is None:
+        found = find(text)
+        if found is None and default is None:
             raise DataError(
-                f"{text.decode(errors='replace')!r} is not in {lookup.file}",
-                hint="Add it and `cdc restart` the sink, or give the field a `default`.",
+                f"{text.decode(errors='replace')!r} is not in {lookup.name}",
+                hint="Add it, and `cdc restart` the sink where it is a file, or give the field a "
+                "`default`.",
             )
-        return table.get(text, default)
+        return default if found is None else found[0]
 
     return convert
 

@@ -16,6 +16,7 @@ from sinks.applier import Applied
 from sinks.mapping import Selection
 from sinks.routes import Schemas
 from sinks.target import Target
+from sinks.topic_lookup import Lookups
 
 __all__ = ["SinkJob", "SinkReporter", "SinkStatus"]
 
@@ -49,7 +50,8 @@ class SinkJob(msgspec.Struct):
     """What a worker is made of. `stop` turns true when the process is asked to end.
 
     `back_off` gives the seconds to rest before attempt number n (cdc/retry.py). `buffer_bytes`
-    bounds what is held in memory between Kafka and the target.
+    bounds what is held in memory between Kafka and the target. `lookups` are the topics that the
+    mapping looks up in.
     """
 
     context: Context
@@ -64,3 +66,4 @@ class SinkJob(msgspec.Struct):
     workers: int = 1
     buffer_bytes: int = 20 * 1024 * 1024
     on_poison: OnPoison = "dead_letter"
+    lookups: Lookups | None = None

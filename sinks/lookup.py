@@ -1,9 +1,10 @@
-"""Tables to look values up in: a CSV or JSON file beside the pipeline.
+"""Tables to look values up in: a CSV or JSON file beside the pipeline, or a topic.
 
     lookup: countries.csv                                   first column → second column
     lookup: {file: countries.csv, key: code, value: name}   by the names in the first line
     lookup: countries.json                                  {"DE": "Germany"}, or a list of objects
                                                             with `key` and `value`
+    lookup: {topic: shopdb.public.countries, key: code, value: name}     sinks/topic_lookup.py
 
 A file is read when the mapping meets a table, and again then only when it has changed: a `cdc
 restart` is enough to take over a new one.
@@ -13,28 +14,83 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
 from cdc.errors import ConfigError, DataError
 from sinks.values import text_of
 
-__all__ = ["Lookup", "LookupEntry", "table_of"]
+__all__ = ["Find", "Lookup", "LookupEntry", "finder"]
+
+
+Find = Callable[[bytes], tuple[bytes | None] | None]
+"""Text → what it gives, in a tuple of one; None when it is not in the table."""
 
 
 class Lookup(BaseModel):
-    """A table of values in a file."""
+    """A table of values: exactly one of `file` and `topic`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: str = Field(description="CSV with a first line of names, or JSON; a path of the worker")
-    key: str = Field(default="", description="Column of the value looked up; empty: the first")
-    value: str = Field(default="", description="Column of what is found; empty: the second")
+    file: str = Field(
+        default="", description="CSV with a first line of names, or JSON; a path of the worker"
+    )
+    topic: str = Field(default="", description="A topic, read whole and followed")
+    key: str = Field(
+        default="",
+        description="Column of the value looked up; empty: a file's first, a topic's record key",
+    )
+    value: str = Field(
+        default="",
+        description="Column of what is found; empty: a file's second, a topic's value as it is",
+    )
+    max_bytes: int = Field(
+        default=64 << 20, ge=1, description="Memory that a topic's table may take; more is a stop"
+    )
+    _find: Find | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Lookup:
+        if bool(self.file) == bool(self.topic):
+            raise ValueError("a lookup needs exactly one of `file` and `topic`")
+        return self
+
+    def __hash__(self) -> int:
+        return hash((self.file, self.topic, self.key, self.value, self.max_bytes))
+
+    def __eq__(self, other: object) -> bool:
+        """Two that say the same are one table, wherever they find it."""
+        return isinstance(other, Lookup) and self.model_dump() == other.model_dump()
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        return self.file or f"topic {self.topic}"
+
+    def find_in(self, find: Find) -> None:
+        """Look up by `find` from now on: the topic is followed there."""
+        self._find = find
+
+    def followed(self, text: bytes) -> tuple[bytes | None] | None:
+        """Return what `text` gives in the topic. Raises `errors.ConfigError` where nobody reads."""
+        if self._find is None:
+            raise ConfigError(
+                f"lookup {self.name} is not read here",
+                hint="What a row found is as of the time it was applied: only the sink knows.",
+            )
+        return self._find(text)
 
 
 def _named(value: Any) -> Any:
@@ -45,8 +101,15 @@ LookupEntry = Annotated[Lookup, BeforeValidator(_named)]
 """A lookup as it is written: the file's name is enough."""
 
 
-def table_of(lookup: Lookup) -> Mapping[bytes, bytes | None]:
-    """Return the table, text → text. Raises `errors.ConfigError` naming the file."""
+def finder(lookup: Lookup) -> Find:
+    """Return what looks a text up; a file is read now. Raises `errors.ConfigError` naming it."""
+    if lookup.topic:
+        return lookup.followed
+    table = _table(lookup)
+    return lambda text: (table[text],) if text in table else None
+
+
+def _table(lookup: Lookup) -> Mapping[bytes, bytes | None]:
     try:
         state = Path(lookup.file).stat()
     except OSError as error:

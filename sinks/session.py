@@ -67,6 +67,8 @@ class Session:
 
         `reserve` keeps the other workers of the sink from applying until `close`.
         """
+        if self._job.lookups is not None:
+            self._job.lookups.open()
         self._target.open()
         if reserve:
             self._target.reserve()
@@ -81,6 +83,8 @@ class Session:
             self._tell(pending.result())
         self._tell_broken()
         self._intake.close()
+        if self._job.lookups is not None:
+            self._job.lookups.close()
         self._letters.close()
         self._target.close()
 
@@ -103,6 +107,8 @@ class Session:
         self.progressed = self.progressed or self._is_done()
 
     def _fill(self) -> None:
+        if self._job.lookups is not None:
+            self._job.lookups.follow()
         self._intake.fill(_WAIT_S, self._job.buffer_bytes - self._intake.bytes)
 
     def _is_done(self) -> bool:

@@ -23,6 +23,7 @@ from sinks.applier import Applied
 from sinks.job import SinkJob, SinkStatus
 from sinks.mapping import Selection
 from sinks.targets.postgres import Config, create
+from sinks.topic_lookup import Lookups
 from sinks.worker import run_sink
 
 # An insert trigger counts what is applied; an upsert that hits an existing row updates it.
@@ -145,6 +146,7 @@ class Sink:
             workers=self.config.workers,
             buffer_bytes=self.config.buffer_bytes,
             on_poison=self.on_poison,
+            lookups=Lookups(self.config.tables, self.pipeline.kafka, self.pipeline.registry),
         )
 
     def start(self) -> Sink:

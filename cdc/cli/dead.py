@@ -39,6 +39,7 @@ from sinks.mapping import Selection
 from sinks.repair import Repair
 from sinks.replay import Replay, Verdict, batches, held_back
 from sinks.target import Target
+from sinks.topic_lookup import Lookups
 
 __all__ = ["app"]
 
@@ -256,6 +257,7 @@ def _replayed(
         target.open()
         tables = Selection(settings.tables)
         work = Replay(unit.context, pipeline.kafka, target, tables, registry, repair=repair)
+        lookups = Lookups(settings.tables, pipeline.kafka, registry)
         try:
             for _ in range(_ROUNDS):
                 told = _round(work, ledger, wanted)
@@ -268,6 +270,7 @@ def _replayed(
                 if not wanted:
                     break
         finally:
+            lookups.close()
             work.close()
             target.close()
     return out

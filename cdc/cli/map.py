@@ -28,8 +28,9 @@ from schemas.registry import Registry
 from schemas.table import TableSchema
 from schemas.wire import FRAME_BYTES, frame, schema_id
 from sinks.decode import DELETE, POISON, SKIP, TRUNCATE, UPSERT, Event
-from sinks.mapping import Selection
+from sinks.mapping import Selection, Tables
 from sinks.routes import Routes
+from sinks.topic_lookup import Lookups
 from sinks.values import text_of
 
 __all__ = ["app"]
@@ -74,7 +75,8 @@ def try_(
     Example: cdc map try --table public.customers --sample 5
     """
     pipeline = outline_of(config)
-    selection = _selection(pipeline, sink)
+    tables = _tables(pipeline, sink)
+    selection = Selection(tables)
     topic = _topic(pipeline, selection, table)
     with Registry(pipeline.kafka.registry) as registry:
         given = (
@@ -82,20 +84,25 @@ def try_(
             if records is None
             else _from_file(pipeline, topic, registry, _lines(records)[:sample])
         )
-        trial = _Trial(selection, registry)
-        tried = [trial.run(message) for message in given]
+        lookups = Lookups(tables, pipeline.kafka, registry)
+        try:
+            trial = _Trial(selection, registry)
+            tried = [trial.run(message) for message in given]
+        finally:
+            lookups.close()
     if json:
         print_json({"topic": topic, "records": tried})
     else:
         _tell(topic, tried)
 
 
-def _selection(pipeline: Pipeline, sink: str | None) -> Selection:
+def _tables(pipeline: Pipeline, sink: str | None) -> Tables:
     names = list(pipeline.sinks)
     if sink is None and len(names) != 1:
         raise ConfigError(f"{pipeline.path} has {len(names)} sinks", hint="Name one with --sink.")
     settings: Any = pipeline.unit(f"sink/{sink or names[0]}").config
-    return Selection(settings.tables)
+    tables: Tables = settings.tables
+    return tables
 
 
 def _topic(pipeline: Pipeline, selection: Selection, table: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from cdc.brokers import topic_ids
 from cdc.compacted import reach
 from cdc.config import Pipeline, Unit
 from cdc.connector import Finding
@@ -18,7 +19,8 @@ from schemas.registry import Registry
 from schemas.subjects import Strategy
 from sinks.binding import MappedTable
 from sinks.debezium_record import is_debezium
-from sinks.mapping import Selection
+from sinks.mapping import Selection, Tables
+from sinks.topic_lookup import topic_lookups
 
 __all__ = ["mapping_findings"]
 
@@ -39,6 +41,7 @@ def mapping_findings(pipeline: Pipeline, unit: Unit) -> Iterator[Finding]:
         with Registry(pipeline.kafka.registry) as registry:
             taken = [name for name in sorted(reach(pipeline.kafka, 5.0)) if selection.find(name)]
             found = [_misfit(registry, selection, topic) for topic in taken]
+            found += _missing(pipeline, tables)
     except CdcError as error:
         yield Finding("warn", "mapping", f"it could not be looked at: {error}", error.hint)
         return
@@ -46,6 +49,13 @@ def mapping_findings(pipeline: Pipeline, unit: Unit) -> Iterator[Finding]:
     yield from wrong
     if not wrong:
         yield Finding("ok", "mapping", f"fits the tables that are in Kafka, {len(taken)}")
+
+
+def _missing(pipeline: Pipeline, tables: Tables) -> Iterator[Finding]:
+    """Yield the topics that are looked up in and not there: the sink would wait for them."""
+    wanted = {lookup.topic for lookup in topic_lookups(tables)}
+    for topic in sorted(wanted - topic_ids(pipeline.kafka, wanted).keys()):
+        yield Finding("warn", topic, "is to be looked up in, and there is no such topic")
 
 
 def _misfit(registry: Registry, selection: Selection, topic: str) -> Finding | None:

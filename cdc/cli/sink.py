@@ -19,6 +19,7 @@ from cdc.retry import back_off
 from sinks.applier import Applied
 from sinks.job import SinkJob, SinkStatus
 from sinks.mapping import Selection
+from sinks.topic_lookup import Lookups
 from sinks.worker import run_sink
 
 __all__ = ["SinkReport", "app", "run"]
@@ -115,4 +116,5 @@ def _job(shop: Workshop, report: SinkReport, workers: int) -> SinkJob:
         workers=workers,
         buffer_bytes=settings.buffer_bytes,
         on_poison=options.on_poison,
+        lookups=Lookups(settings.tables, shop.pipeline.kafka, shop.registry),
     )
