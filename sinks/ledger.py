@@ -16,7 +16,7 @@ from cdc.connector import Context
 from sinks.stored import VERSION, Places, cursor_of, displaced, place_of, released, stand
 from sinks.target import Barrier, Cursor, Span, TopicPartition
 
-__all__ = ["BarrierTable", "Connection", "CursorTable", "Found"]
+__all__ = ["BarrierTable", "Connection", "CursorTable", "Found", "forget"]
 
 _CURSORS = """
 CREATE TABLE IF NOT EXISTS tailrace_cursors (
@@ -179,3 +179,11 @@ class BarrierTable:
         """Delete what waits of this sink."""
         connection.execute(_BARRIERS)
         connection.execute(_LEAVE, self._owner)
+
+
+def forget(context: Context, connection: Connection) -> None:
+    """Delete all that is kept of a sink beside the rows."""
+    cursors = CursorTable(context)
+    cursors.create(connection)
+    BarrierTable(context, cursors).forget(connection)
+    cursors.forget(connection)

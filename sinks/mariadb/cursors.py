@@ -14,7 +14,6 @@ from pymysql.constants import ER
 
 from cdc.connections.mariadb import Connection, code_of, fetch
 from cdc.connector import Context
-from sinks.mariadb.transactions import writing
 from sinks.stored import VERSION, cursor_of, displaced
 from sinks.target import Cursor, Span, TopicPartition
 
@@ -107,9 +106,9 @@ class CursorTable:
         """Put cursors where an operator wants them, whatever they were; None forgets one."""
         gone = [(*self._owner, partition.topic, partition.partition) for partition in cursors]
         spans = [Span(p, None, cursor) for p, cursor in cursors.items() if cursor is not None]
-        with writing(connection), connection.cursor() as cursor:
+        with connection.cursor() as cursor:
             cursor.executemany(f"{_FORGET} AND topic = %s AND `partition` = %s", gone)
-            self.advance(connection, spans)
+        self.advance(connection, spans)
 
     def forget(self, connection: Connection) -> None:
         """Delete the cursors of this sink."""

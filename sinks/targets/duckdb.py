@@ -12,7 +12,7 @@ process leaves a log without a commit, which DuckDB ignores when the file is nex
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -21,20 +21,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cdc.connector import Context, Finding
 from cdc.errors import DataError, TargetUnavailable
-from cdc.failpoints import failpoint
 from schemas.change import Cell
 from schemas.table import TableId, TableSchema
+from sinks.direct import DirectTarget
 from sinks.duckdb import catalog
 from sinks.duckdb.files import Connection, File
 from sinks.duckdb.preflight import findings
 from sinks.duckdb.table import Table
 from sinks.folder import located
-from sinks.ledger import BarrierTable, CursorTable
+from sinks.ledger import BarrierTable, CursorTable, forget
 from sinks.mapping import fixed_targets
 from sinks.options import BUFFER_BYTES, BufferBytes, Changes, Topics
 from sinks.refusals import vanished
 from sinks.reservation import Reservation
-from sinks.target import Barrier, Cursor, RowsRefused, Span, Step, TopicPartition
+from sinks.target import RowsRefused, Step
 
 __all__ = ["Config", "DuckdbTarget", "check", "create", "drop"]
 
@@ -61,20 +61,16 @@ def create(context: Context, config: Config) -> DuckdbTarget:
     return DuckdbTarget(context, config)
 
 
-class DuckdbTarget:
+class DuckdbTarget(DirectTarget[Connection, Table]):
     """See `sinks.target.Target`. One connection while a batch lasts, one thread at a time."""
-
-    takes_lines = True
 
     def __init__(self, context: Context, config: Config) -> None:
         path = located(config.path)
         self._file = File(path, config.memory_limit)
         self._rules = config.schema_changes
         self._reservation = Reservation(path, context)
-        self._cursors = CursorTable(context)
-        self._barriers = BarrierTable(context, self._cursors)
-        self._tables: dict[TableSchema, Table] = {}
-        self._behind: list[TableSchema] = []
+        self._ledger = CursorTable(context)
+        super().__init__(self._ledger, BarrierTable(context, self._ledger))
         self._number = count()
         self._is_open = False
 
@@ -82,29 +78,16 @@ class DuckdbTarget:
         """Make the file and its table of cursors where they are missing."""
         self.close()
         with self._file.used() as connection:
-            self._cursors.create(connection)
+            self._ledger.create(connection)
         self._file.note()
         self._is_open = True
 
     def close(self) -> None:
         """Forget what was learnt of the file; it is open during a batch only."""
         self._is_open = False
-        self._tables.clear()
-        self._behind.clear()
+        self._forget_tables()
         self._file.forget()
         self._reservation.release()
-
-    def cursors(
-        self, partitions: Sequence[TopicPartition]
-    ) -> Mapping[TopicPartition, Cursor | None]:
-        """Return what is stored; see `sinks.stored.cursor_of` for what it raises."""
-        with self._live().used() as connection:
-            return self._cursors.read(connection, partitions)
-
-    def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
-        """Put cursors where an operator wants them; rows stay as they are."""
-        with self._live().written() as connection:
-            self._cursors.place(connection, cursors)
 
     def prepare(self, schema: TableSchema, *, known: bool = False) -> None:
         """Make or complete the table by policy."""
@@ -127,9 +110,7 @@ class DuckdbTarget:
             if table.is_of(existing):
                 self._tables[version] = Table(next(self._number), version, existing)
 
-    def _drop(self) -> None:
-        """Drop the columns that new versions lack, now that rows of theirs are committed."""
-        behind, self._behind = self._behind, []
+    def _drop(self, behind: Sequence[TableSchema]) -> None:
         for schema in behind:
             if not schema.former:
                 continue
@@ -137,30 +118,6 @@ class DuckdbTarget:
                 existing = catalog.drops(connection, schema, self._rules)
             if existing is not None:
                 self._adopt(existing)
-
-    def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:
-        """Compare and set the cursors, write the steps as they come, commit."""
-        with self._applying() as connection:
-            failpoint("sink.before_stage")
-            known = list(spans)  # those of a batch larger than memory are known at its end
-            failpoint("sink.before_cursor")
-            self._cursors.advance(connection, known)
-            self._write(connection, steps)
-            self._cursors.advance(connection, spans[len(known) :])
-            failpoint("sink.before_commit")
-        failpoint("sink.after_commit")
-        if self._behind:
-            self._drop()
-
-    def meet(self, barrier: Barrier) -> Sequence[int]:
-        """Stand at a truncation, or carry it out; see `sinks.ledger`."""
-        with self._applying() as connection:
-
-            def empty() -> None:
-                self._tables[barrier.schema].truncate(connection)
-                failpoint("sink.before_release")
-
-            return self._barriers.meet(connection, barrier, empty)
 
     def reserve(self) -> None:
         """Have the sink alone, once whoever applies now is done."""
@@ -218,9 +175,15 @@ class DuckdbTarget:
             for work in staged:
                 work.table.write(connection, work)
 
+    def _using(self) -> AbstractContextManager[Connection]:
+        return self._live().used()
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return self._live().written()
+
     @contextmanager
     def _applying(self) -> Iterator[Connection]:
-        with self._live().written() as connection, self._reservation.respected():
+        with self._writing() as connection, self._reservation.respected():
             yield connection
 
     def _live(self) -> File:
@@ -247,8 +210,5 @@ def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:
         return
     yield f"cursors of sink {context.name} in {file.path}"
     if not dry_run:
-        cursors = CursorTable(context)
         with file.written() as connection:
-            cursors.create(connection)
-            BarrierTable(context, cursors).forget(connection)
-            cursors.forget(connection)
+            forget(context, connection)

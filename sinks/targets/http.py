@@ -23,7 +23,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from cdc.connector import Context, Finding
-from cdc.errors import CdcError, ConfigError, DataError, Stop, TargetUnavailable
+from cdc.errors import CdcError, ConfigError, DataError, TargetUnavailable
 from cdc.failpoints import failpoint
 from schemas.table import TableSchema
 from sinks.changes import one_by_one
@@ -32,9 +32,10 @@ from sinks.http.circuit import Circuit
 from sinks.http.delivery import Batching, Delivery, Form, Forms
 from sinks.http.endpoint import Endpoint
 from sinks.kafka.cursors import CursorTopic, kafka_of
+from sinks.kafka.sole import SoleTarget, forget
 from sinks.mapping import Tables
 from sinks.options import BufferBytes, Topics
-from sinks.target import Barrier, Cursor, RowsRefused, Span, Step, TopicPartition
+from sinks.target import RowsRefused, Span, Step
 
 __all__ = ["Config", "HttpTarget", "check", "create", "drop"]
 
@@ -127,15 +128,12 @@ def create(context: Context, config: Config) -> HttpTarget:
     return HttpTarget(context, config)
 
 
-class HttpTarget:
+class HttpTarget(SoleTarget):
     """See `sinks.target.Target`; each row it is given tells of one change (`sinks.changes`)."""
 
-    takes_lines = False
-
     def __init__(self, context: Context, config: Config) -> None:
+        super().__init__(context, kafka_of(context))
         self._config = config
-        self._name = context.name
-        self._cursors = CursorTopic(kafka_of(context), context)
         self._endpoint: Endpoint | None = None
         self._delivery: Delivery | None = None
 
@@ -158,16 +156,6 @@ class HttpTarget:
         if endpoint is not None:
             endpoint.close()
         self._cursors.close()
-
-    def cursors(
-        self, partitions: Sequence[TopicPartition]
-    ) -> Mapping[TopicPartition, Cursor | None]:
-        """Return what is stored; see `sinks.stored.cursor_of` for what it raises."""
-        return self._cursors.read(partitions)
-
-    def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
-        """Put cursors where an operator wants them; nothing is sent."""
-        self._cursors.place(cursors)
 
     def prepare(self, schema: TableSchema, *, known: bool = False) -> None:  # noqa: ARG002
         """Compile the requests of a table; what the endpoint has of it is not ours to know."""
@@ -215,17 +203,6 @@ class HttpTarget:
                 refused[number] = error
         return refused
 
-    def meet(self, barrier: Barrier) -> Sequence[int]:
-        """Refuse: one worker has every partition, and waits for nobody."""
-        raise self._alone(f"wait at a truncation of {barrier.schema.table}")
-
-    def reserve(self) -> None:
-        """Refuse: there are no others to keep away."""
-        raise self._alone("be reserved")
-
-    def _alone(self, doing: str) -> Stop:
-        return Stop(f"sink {self._name} has one worker, and so no cause to {doing}")
-
     def _live(self) -> Delivery:
         if self._delivery is None:
             raise TargetUnavailable(f"sink {self._name} is closed")
@@ -253,11 +230,4 @@ def check(context: Context, config: Config) -> Iterator[Finding]:
 
 def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:  # noqa: ARG001
     """Forget the cursors of this sink; the endpoint is left as it is."""
-    cursors = CursorTopic(kafka_of(context), context)
-    yield f"cursors of sink {context.name} in {cursors.name}"
-    if not dry_run:
-        try:
-            cursors.open()
-            cursors.forget()
-        finally:
-            cursors.close()
+    yield from forget(context, kafka_of(context), dry_run=dry_run)

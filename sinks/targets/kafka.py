@@ -27,19 +27,19 @@ from cdc.errors import (
     Fenced,
     KafkaUnavailable,
     SchemaIncompatible,
-    Stop,
 )
 from cdc.failpoints import failpoint
 from cdc.kafka import DEADLINE_S, KafkaConfig, kafka_error
 from cdc.topics import topic_name
 from schemas.registry import Registry
 from schemas.table import TableSchema
-from sinks.kafka.cursors import CursorTopic, kafka_of
+from sinks.kafka.cursors import kafka_of
 from sinks.kafka.records import Record, Records, avro_form, json_form
+from sinks.kafka.sole import SoleTarget, forget
 from sinks.mapping import Selection
 from sinks.options import BUFFER_BYTES, BufferBytes, Topics
 from sinks.refusals import vanished
-from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
+from sinks.target import Span, Step
 
 __all__ = ["Config", "KafkaTarget", "check", "create", "drop"]
 
@@ -75,18 +75,15 @@ def create(context: Context, config: Config) -> KafkaTarget:
     return KafkaTarget(context, config)
 
 
-class KafkaTarget:
+class KafkaTarget(SoleTarget):
     """See `sinks.target.Target`. One worker: it owns the transactional id of the sink."""
 
-    takes_lines = False
-
     def __init__(self, context: Context, config: Config) -> None:
-        self._config = config
-        self._name = context.name
         self._kafka = _cluster(context, config)
+        super().__init__(context, self._kafka)
+        self._config = config
         self._own_cluster = config.cluster is None
         self._registry = Registry(self._kafka.registry)
-        self._cursors = CursorTopic(self._kafka, context)
         self._tables: dict[TableSchema, tuple[str, Records]] = {}
 
     def open(self) -> None:
@@ -99,16 +96,6 @@ class KafkaTarget:
         self._tables.clear()
         self._cursors.close()
         self._registry.close()
-
-    def cursors(
-        self, partitions: Sequence[TopicPartition]
-    ) -> Mapping[TopicPartition, Cursor | None]:
-        """Return what is stored; see `sinks.stored.cursor_of` for what it raises."""
-        return self._cursors.read(partitions)
-
-    def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
-        """Put cursors where an operator wants them; records stay as they are."""
-        self._cursors.place(cursors)
 
     def prepare(self, schema: TableSchema, *, known: bool = False) -> None:
         """Make the topic where it may be made, and register its schemas."""
@@ -170,17 +157,6 @@ class KafkaTarget:
                 refused[number] = error
         return refused
 
-    def meet(self, barrier: Barrier) -> Sequence[int]:
-        """Refuse: one worker has every partition, and waits for nobody."""
-        raise self._alone(f"wait at a truncation of {barrier.schema.table}")
-
-    def reserve(self) -> None:
-        """Refuse: there are no others to keep away."""
-        raise self._alone("be reserved")
-
-    def _alone(self, doing: str) -> Stop:
-        return Stop(f"sink {self._name} has one worker, and so no cause to {doing}")
-
 
 def _produce(producer: Producer, topic: str, record: Record) -> None:
     """Hand one record over; a full queue is waited for. Raises as `cdc.kafka.kafka_error` maps."""
@@ -215,11 +191,4 @@ def check(context: Context, config: Config) -> Iterator[Finding]:
 
 def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:
     """Forget the cursors of this sink; topics and records stay."""
-    cursors = CursorTopic(_cluster(context, config), context)
-    yield f"cursors of sink {context.name} in {cursors.name}"
-    if not dry_run:
-        try:
-            cursors.open()
-            cursors.forget()
-        finally:
-            cursors.close()
+    yield from forget(context, _cluster(context, config), dry_run=dry_run)

@@ -32,9 +32,9 @@ from cdc.errors import (
     SchemaIncompatible,
     TargetUnavailable,
 )
-from cdc.failpoints import failpoint
 from cdc.verify.readable import Wanted
 from schemas.table import TableId, TableSchema
+from sinks.direct import DirectTarget
 from sinks.mapping import FieldMap, TableMap, fixed_targets
 from sinks.mariadb.barriers import BarrierTable
 from sinks.mariadb.catalog import Catalog, place_of, run
@@ -49,7 +49,7 @@ from sinks.options import BUFFER_BYTES, BufferBytes, Changes, Topics
 from sinks.policy import needs_one_worker
 from sinks.refusals import vanished
 from sinks.sql import parents_first
-from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
+from sinks.target import Step
 
 __all__ = ["Config", "FieldMap", "MariaDBTarget", "TableMap", "check", "create", "drop", "readable"]
 
@@ -79,21 +79,18 @@ def create(context: Context, config: Config) -> MariaDBTarget:
     return MariaDBTarget(context, config)
 
 
-class MariaDBTarget:
+class MariaDBTarget(DirectTarget[Connection, Table]):
     """See `sinks.target.Target`. One connection, one thread at a time."""
-
-    takes_lines = True
 
     def __init__(self, context: Context, config: Config) -> None:
         self._config = config
         self._login = _login(context, config)
-        self._cursors = CursorTable(context)
-        self._barriers = BarrierTable(context, self._cursors)
+        self._ledger = CursorTable(context)
+        self._waiting = BarrierTable(context, self._ledger)
+        super().__init__(self._ledger, self._waiting)
         self._reservation = Reservation(context)
         self._connection: Connection | None = None
-        self._tables: dict[TableSchema, Table] = {}
         self._order: dict[TableSchema, int] = {}
-        self._behind: list[TableSchema] = []
         self._number = count()
         self._is_writing = False
         self._packet = self._folds = 0
@@ -108,33 +105,20 @@ class MariaDBTarget:
                 raise PreflightFailed(found.message, hint=found.repair)
             server = "SELECT @@max_allowed_packet, @@lower_case_table_names"
             [(self._packet, self._folds)] = fetch(self._connection, server)
-            self._cursors.create(self._connection)
+            self._ledger.create(self._connection)
             if self._config.workers > 1:
-                self._barriers.create(self._connection)
+                self._waiting.create(self._connection)
                 self._reservation.create(self._connection)
 
     def close(self) -> None:
         """Let go of the connection and the staging in it."""
         connection, self._connection = self._connection, None
-        self._tables.clear()
-        self._behind.clear()
+        self._forget_tables()
         self._is_writing = False
         if connection is not None:
             with suppress(pymysql.Error):
                 self._reservation.release(connection)
             connection.close()
-
-    def cursors(
-        self, partitions: Sequence[TopicPartition]
-    ) -> Mapping[TopicPartition, Cursor | None]:
-        """Return what is stored; see `sinks.stored.cursor_of` for what it raises."""
-        with self._named_errors():
-            return self._cursors.read(self._live(), partitions)
-
-    def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
-        """Put cursors where an operator wants them; rows stay as they are."""
-        with self._named_errors():
-            self._cursors.place(self._live(), cursors)
 
     def prepare(self, schema: TableSchema, *, known: bool = False) -> None:
         """Make or complete the table by policy, and its staging."""
@@ -164,9 +148,7 @@ class MariaDBTarget:
             if table.existing.quoted == existing.quoted and not table.fits(existing):
                 self._tables[schema] = self._staging(schema, existing)
 
-    def _drop(self) -> None:
-        """Drop the columns that new versions lack, now that rows of theirs are committed."""
-        behind, self._behind = self._behind, []
+    def _drop(self, behind: Sequence[TableSchema]) -> None:
         with self._named_errors():
             catalog = Catalog(self._live(), self._database)
             for schema in behind:
@@ -213,30 +195,6 @@ class MariaDBTarget:
         order = parents_first(sorted(set(places.values())), parents)
         return {schema: order.index(place) for schema, place in places.items()}
 
-    def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:
-        """Compare and set the cursors, write the steps as they come, commit."""
-        with self._applying() as connection:
-            failpoint("sink.before_stage")
-            known = list(spans)  # those of a batch larger than memory are known at its end
-            failpoint("sink.before_cursor")
-            self._cursors.advance(connection, known)
-            self._write(connection, steps)
-            self._cursors.advance(connection, spans[len(known) :])
-            failpoint("sink.before_commit")
-        failpoint("sink.after_commit")
-        if self._behind:
-            self._drop()
-
-    def meet(self, barrier: Barrier) -> Sequence[int]:
-        """Stand at a truncation, or carry it out; see `sinks.mariadb.barriers`."""
-        with self._applying() as connection:
-
-            def empty() -> None:
-                self._tables[barrier.schema].truncate(connection)
-                failpoint("sink.before_release")
-
-            return self._barriers.meet(connection, barrier, empty)
-
     def reserve(self) -> None:
         """Have the sink alone, once whoever applies now is done."""
         with self._named_errors():
@@ -267,11 +225,21 @@ class MariaDBTarget:
                 table.write(connection, mapped)
 
     @contextmanager
-    def _applying(self) -> Iterator[Connection]:
+    def _using(self) -> Iterator[Connection]:
         connection = self._live()
+        with self._named_errors():
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._using() as connection, writing(connection):
+            yield connection
+
+    @contextmanager
+    def _applying(self) -> Iterator[Connection]:
         self._is_writing = True
         try:
-            with self._named_errors(), writing(connection):
+            with self._writing() as connection:
                 if self._config.workers > 1:
                     self._reservation.respect(connection)
                 yield connection

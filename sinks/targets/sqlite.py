@@ -21,11 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cdc.connector import Context, Finding
 from cdc.errors import DataError, TargetUnavailable
-from cdc.failpoints import failpoint
 from cdc.verify.readable import Wanted
 from schemas.table import TableSchema
+from sinks.direct import DirectTarget
 from sinks.folder import located
-from sinks.ledger import BarrierTable, CursorTable
+from sinks.ledger import BarrierTable, CursorTable, forget
 from sinks.mapping import fixed_targets
 from sinks.options import BUFFER_BYTES, BufferBytes, Changes, Topics
 from sinks.refusals import vanished
@@ -42,7 +42,7 @@ from sinks.sqlite.files import (
 from sinks.sqlite.preflight import findings
 from sinks.sqlite.readable import SqliteTable
 from sinks.sqlite.table import Table
-from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
+from sinks.target import Step
 
 __all__ = ["Config", "SqliteTarget", "check", "create", "drop", "readable"]
 
@@ -64,20 +64,16 @@ def create(context: Context, config: Config) -> SqliteTarget:
     return SqliteTarget(context, config)
 
 
-class SqliteTarget:
+class SqliteTarget(DirectTarget[Connection, Table]):
     """See `sinks.target.Target`. One connection, one thread at a time."""
-
-    takes_lines = True
 
     def __init__(self, context: Context, config: Config) -> None:
         self._path = located(config.path)
         self._rules = config.schema_changes
         self._reservation = Reservation(self._path, context)
-        self._cursors = CursorTable(context)
-        self._barriers = BarrierTable(context, self._cursors)
+        self._ledger = CursorTable(context)
+        super().__init__(self._ledger, BarrierTable(context, self._ledger))
         self._connection: Connection | None = None
-        self._tables: dict[TableSchema, Table] = {}
-        self._behind: list[TableSchema] = []
         self._inode = 0
 
     def open(self) -> None:
@@ -85,30 +81,16 @@ class SqliteTarget:
         self.close()
         self._connection = connect(self._path)
         with self._named_errors():
-            self._cursors.create(self._connection)
+            self._ledger.create(self._connection)
         self._inode = self._path.stat().st_ino
 
     def close(self) -> None:
         """Let go of the file."""
         connection, self._connection = self._connection, None
-        self._tables.clear()
-        self._behind.clear()
+        self._forget_tables()
         if connection is not None:
             connection.close()
         self._reservation.release()
-
-    def cursors(
-        self, partitions: Sequence[TopicPartition]
-    ) -> Mapping[TopicPartition, Cursor | None]:
-        """Return what is stored; see `sinks.stored.cursor_of` for what it raises."""
-        with self._named_errors():
-            return self._cursors.read(self._live(), partitions)
-
-    def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
-        """Put cursors where an operator wants them; rows stay as they are."""
-        connection = self._live()
-        with self._named_errors(), writing(connection):
-            self._cursors.place(connection, cursors)
 
     def prepare(self, schema: TableSchema, *, known: bool = False) -> None:
         """Make or complete the table by policy."""
@@ -123,9 +105,7 @@ class SqliteTarget:
             self._tables[schema] = Table(schema, existing)
             self._behind.append(schema)
 
-    def _drop(self) -> None:
-        """Drop the columns that new versions lack, now that rows of theirs are committed."""
-        behind, self._behind = self._behind, []
+    def _drop(self, behind: Sequence[TableSchema]) -> None:
         with self._named_errors():
             catalog = Catalog(self._live())
             for schema in behind:
@@ -133,30 +113,6 @@ class SqliteTarget:
                 for version, table in self._tables.items():
                     if existing is not None and table.is_of(existing):
                         self._tables[version] = Table(version, existing)
-
-    def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:
-        """Compare and set the cursors, write the steps as they come, commit."""
-        with self._applying() as connection:
-            failpoint("sink.before_stage")
-            known = list(spans)  # those of a batch larger than memory are known at its end
-            failpoint("sink.before_cursor")
-            self._cursors.advance(connection, known)
-            self._write(connection, steps)
-            self._cursors.advance(connection, spans[len(known) :])
-            failpoint("sink.before_commit")
-        failpoint("sink.after_commit")
-        if self._behind:
-            self._drop()
-
-    def meet(self, barrier: Barrier) -> Sequence[int]:
-        """Stand at a truncation, or carry it out; see `sinks.ledger`."""
-        with self._applying() as connection:
-
-            def empty() -> None:
-                self._tables[barrier.schema].truncate(connection)
-                failpoint("sink.before_release")
-
-            return self._barriers.meet(connection, barrier, empty)
 
     def reserve(self) -> None:
         """Have the sink alone, once whoever applies now is done."""
@@ -207,11 +163,22 @@ class SqliteTarget:
                 table.write(connection, mapped, rows)
 
     @contextmanager
-    def _applying(self) -> Iterator[Connection]:
+    def _using(self) -> Iterator[Connection]:
         connection = self._live()
+        with self._named_errors():
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._using() as connection, writing(connection):
+            yield connection
+
+    @contextmanager
+    def _applying(self) -> Iterator[Connection]:
+        self._live()
         if not self._is_there():
             raise TargetUnavailable(f"{self._path} was moved or removed while it was written to")
-        with self._named_errors(), writing(connection), self._reservation.respected():
+        with self._writing() as connection, self._reservation.respected():
             yield connection
 
     def _is_there(self) -> bool:
@@ -252,8 +219,5 @@ def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:
     with closing(connect(path)) as connection, named_errors(path):
         yield f"cursors of sink {context.name} in {path}"
         if not dry_run:
-            cursors = CursorTable(context)
             with writing(connection):
-                cursors.create(connection)
-                BarrierTable(context, cursors).forget(connection)
-                cursors.forget(connection)
+                forget(context, connection)
