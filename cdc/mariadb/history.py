@@ -67,6 +67,9 @@ class History:
     def begin(self, transactions: Transactions) -> None:
         """Take in every selected table that is not known yet. Raises `errors.Stop`."""
         self._look(transactions)
+        self._learn()
+
+    def _learn(self) -> None:
         self._definitions.learn(seen.table for seen in self._seen.values() if not seen.gone)
 
     def known(self) -> list[Progress]:
@@ -95,7 +98,7 @@ class History:
                 self._changed(table, rewritten=statement.rewrites)
         if deed in (Deed.DROP, Deed.DDL):
             self._look(transactions)
-        self._definitions.learn(table for table in statement.tables if self._selection(table))
+        self._learn()
 
     def _meant(self, statement: Statement) -> list[TableId]:
         """Return the captured tables a statement is about."""

@@ -46,6 +46,12 @@ _REWRITING = re.compile(
     r"\bMODIFY\b|\bCHANGE\b|\bCONVERT\b|\bIMPORT\b|\bRENAME\s+COLUMN\b.*\bRENAME\s+COLUMN\b",
     re.IGNORECASE | re.DOTALL,
 )
+_RESHAPING = re.compile(
+    r"\b(?:MODIFY|CHANGE|CONVERT|RENAME|ALTER|COLUMN|PRIMARY|PERIOD|VERSIONING"
+    r"|ADD(?!\s+(?:INDEX|KEY|FULLTEXT|SPATIAL|FOREIGN|PARTITION)\b)"
+    r"|DROP(?!\s+(?:INDEX|KEY|FOREIGN|PARTITION)\b))\b",
+    re.IGNORECASE,
+)
 _BETWEEN = re.compile(r"\s*(?:,|\bTO\b)\s*", re.IGNORECASE)
 _ROWS = {"INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "CALL", "WITH", "SELECT", "DO", "EXECUTE"}
 _VAGUE = {"ALTER", "RENAME"}
@@ -78,17 +84,21 @@ SCHEMA = (Deed.CREATE, Deed.REPLACE, Deed.DROP, Deed.ALTER, Deed.EMPTY, Deed.DDL
 class Statement(msgspec.Struct, frozen=True):
     """A statement, and the tables it is about where that matters; all of a database have no name.
 
-    `rewrites`: it may give rows of them other values without logging them. `vague` is the text of
-    one that may be about any table it names.
+    `rewrites`: it may give rows of them other values without logging them. `reshapes`: it may give
+    them other columns or another key. `vague` is the text of one that may be about any table it
+    names.
     """
 
     deed: Deed
     tables: tuple[TableId, ...] = ()
     rewrites: bool = False
+    reshapes: bool = True
     vague: str = ""
 
     def concerns(self, table: TableId) -> bool:
         """Tell whether it may have changed what `table` is: when in doubt, it may."""
+        if not self.reshapes:
+            return False
         said = table in self.tables or TableId(table.schema, "") in self.tables
         return said or table.name in self.vague
 
@@ -122,7 +132,8 @@ def read_statement(text: str, database: str) -> Statement:
     tables = tuple(_tables(plain[head.end() :], database, several=word in ("DROP", "RENAME")))
     if not tables:
         return Statement(Deed.DDL)
-    return Statement(_deed(word, plain), tables, _rewrites(word, plain[head.end() :]))
+    rest = plain[head.end() :]
+    return Statement(_deed(word, plain), tables, _rewrites(word, rest), _reshapes(word, rest))
 
 
 def _rewrites(word: str, text: str) -> bool:
@@ -135,6 +146,14 @@ def _rewrites(word: str, text: str) -> bool:
         return _FILLING.search(text) is not None
     replaced = _DROPPING.search(text) is not None and _ADDING.search(text) is not None
     return word == "ALTER" and (replaced or _REWRITING.search(text) is not None)
+
+
+def _reshapes(word: str, text: str) -> bool:
+    """Tell whether columns or the key may change; of an ALTER, what is about other things cannot.
+
+    A unique index may: over a BLOB it has a column of its own.
+    """
+    return word != "ALTER" or _RESHAPING.search(text) is not None
 
 
 def _deed(word: str, plain: str) -> Deed:

@@ -46,12 +46,49 @@ def table(name: str, schema: str = "shop") -> TableId:
         ("ALTER TABLE t RENAME COLUMN a TO b", Statement(Deed.ALTER, (table("t"),))),
         ("ALTER TABLE t RENAME TO u", Statement(Deed.DROP, (table("t"),))),
         ("ALTER TABLE t MODIFY a int", Statement(Deed.ALTER, (table("t"),), rewrites=True)),
-        ("ALTER TABLE t ADD INDEX i (a), DROP KEY j", Statement(Deed.ALTER, (table("t"),))),
-        ("ALTER TABLE t DROP PARTITION p0", Statement(Deed.EMPTY, (table("t"),))),
-        ("ALTER ONLINE TABLE t DISCARD TABLESPACE", Statement(Deed.EMPTY, (table("t"),))),
+        (
+            "ALTER TABLE t ADD INDEX i (a), DROP KEY j",
+            Statement(Deed.ALTER, (table("t"),), reshapes=False),
+        ),
+        (
+            "ALTER TABLE t DROP PARTITION p0",
+            Statement(Deed.EMPTY, (table("t"),), reshapes=False),
+        ),
+        (
+            "ALTER ONLINE TABLE t DISCARD TABLESPACE",
+            Statement(Deed.EMPTY, (table("t"),), reshapes=False),
+        ),
+        (
+            "ALTER /* so */ TABLE t ADD a int",
+            Statement(Deed.DDL, vague="ALTER /* so */ TABLE t ADD a int"),
+        ),
         ("GRANT SELECT ON *.* TO x", Statement(Deed.DDL)),
         ("", Statement(Deed.DDL)),
     ],
 )
 def test_a_statement_is_what_it_does(text: str, wanted: Statement) -> None:
     assert read_statement(text, "shop") == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("ALTER TABLE t DISABLE KEYS", False),
+        ("ALTER TABLE t ENGINE = InnoDB, COMMENT = 'x'", False),
+        ("ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (a)", False),
+        ("ALTER TABLE t ADD KEY (a), ADD b int", True),
+        ("ALTER TABLE t ADD UNIQUE (a)", True),
+        ("ALTER TABLE t DROP PRIMARY KEY", True),
+        ("ALTER TABLE t DROP a", True),
+        ("ALTER TABLE t ADD SYSTEM VERSIONING", True),
+        ("ALTER TABLE t ALTER a SET DEFAULT 5", True),
+        ("ALTER TABLE u ADD a int", False),
+        ("RENAME TABLE u TO t", True),
+        ("DROP DATABASE shop", True),
+        ("ALTER/**/TABLE t ADD a int", True),
+    ],
+)
+def test_what_a_table_is_changes_by_statements_that_may_reshape_it(
+    text: str, *, wanted: bool
+) -> None:
+    assert read_statement(text, "shop").concerns(table("t")) is wanted

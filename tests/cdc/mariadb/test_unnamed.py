@@ -79,6 +79,22 @@ def test_several_changes_with_no_row_between_do_no_harm(
     assert maria.same("t", "more, id, n, e")
 
 
+def test_a_dump_restored_while_nobody_reads_is_read(shop: Database, maria: MariaCapture) -> None:
+    begun(shop, maria)
+    maria.kill()
+    shop.execute(
+        "DROP TABLE IF EXISTS t",
+        "CREATE TABLE t (id int PRIMARY KEY, n int unsigned, e enum('x', 'a'))",
+        "/*!40000 ALTER TABLE `t` DISABLE KEYS */",
+        "INSERT INTO t VALUES (1, 4000000000, 'a')",
+        "/*!40000 ALTER TABLE `t` ENABLE KEYS */",
+        "ALTER TABLE t ADD KEY (n), ADD INDEX other (e), AUTO_INCREMENT = 9",
+        "INSERT INTO t VALUES (2, 4000000000, 'x')",
+    )
+    settled(maria)
+    assert maria.same("t", "id, n, e")
+
+
 def between(shop: Database, maria: MariaCapture) -> None:
     """Rows between two changes, both of them made while nobody reads."""
     begun(shop, maria)
