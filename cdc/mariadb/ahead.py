@@ -34,6 +34,7 @@ class Ahead:
     def __init__(self, login: Login, dialect: Dialect) -> None:
         self._login = login
         self._dialect = dialect
+        self._begun = False
         self._place = Place("", 0)
         self._gtid = Domains()
         self._checksum = False
@@ -47,7 +48,8 @@ class Ahead:
         """
         if start.covers(end):
             return []
-        if not self._place.covers(start):
+        if not self._begun or not self._place.covers(start):
+            self._begun = True
             self._place, self._gtid, self._found = start, Domains.parse(gtid), []
         if not self._place.covers(end):
             self._read(end)

@@ -102,6 +102,28 @@ def test_a_promoted_replica_is_followed_without_loss_or_repetition(
     assert maria.position["server"] == 2
 
 
+@pytest.mark.usefixtures("row_metadata")
+def test_columns_are_known_at_a_replica_whose_log_does_not_name_them(
+    shop: Database, maria: MariaCapture, replica: Replica
+) -> None:
+    replica.server.execute("SET GLOBAL binlog_row_metadata = 'NO_LOG'")
+    shop.execute(TABLE, "INSERT INTO t VALUES (1, 0)")
+    maria.until_read()
+    maria.until_caught_up()
+    maria.kill()
+    shop.execute("CREATE TABLE later (id int PRIMARY KEY)", "INSERT INTO t VALUES (2, 5)")
+    shop.execute("ALTER TABLE t MODIFY n int unsigned FIRST", "UPDATE t SET n = 4000000000")
+    replica.catch_up()
+    replica.promote()
+    write(replica.server, shop, "INSERT INTO t VALUES (4000000001, 3)")
+    maria.options["url"] = replica.server.url_of(shop.name)
+    until_end(maria, replica.server)
+    maria.until_read()
+    replica.server.execute("SET GLOBAL binlog_row_metadata = 'FULL'")
+    found = replica.server.execute(f"SELECT n, id FROM {shop.name}.t")
+    assert maria.model.rows(f"{shop.name}.t") == sorted((b"%d" % n, b"%d" % i) for n, i in found)
+
+
 def test_a_replica_that_lacks_what_was_published_is_refused_until_it_has_it(
     shop: Database, maria: MariaCapture, replica: Replica
 ) -> None:
