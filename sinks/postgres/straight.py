@@ -10,7 +10,9 @@ refusal, all rows take the way of the others, which judges each. The merge is pl
 that fails where the index is gone, and holds it in place until the transaction ends. It is only
 tried again after a while, for a sink that was set back would meet its rows in every cut.
 
-A row may be held back for this, not a whole source transaction (R14).
+Of a transaction of the target one batch goes this way, and only one that is not large: what is
+written behind a savepoint counts as a transaction inside, of which a server keeps few at hand, and
+what waits for it is held in memory (R14).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ Connection = psycopg.Connection[Any]
 _FEW = 200
 """Rows for which a statement of their own does not pay."""
 _MOST_BYTES = 8 * 1024 * 1024
-"""What is held back of one transaction of the target."""
+"""What is held back of one transaction of the target, at most."""
 _PAUSE, _LONGEST = 16, 1024
 """Batches that take the other way after a refusal; each further one doubles them."""
 _SLICE = 1000
@@ -42,27 +44,24 @@ class Straight:
 
     def __init__(self, statements: Statements) -> None:
         self._statements = statements
-        self._held = 0
+        self._taken = False
         self._left = 0
         self._pause = _PAUSE
 
     def take(self, mapped: Mapped) -> Sequence[bytes]:
         """Return the lines of `mapped`, the last of them, that are to go this way."""
-        if mapped.created < _FEW or not self._statements.takes_lines:
+        if mapped.created < _FEW or self._taken or not self._statements.takes_lines:
             return ()
         if self._left:
             self._left -= 1
             return ()
         lines = mapped.lines[-mapped.created :]
-        size = sum(map(len, lines))
-        if self._held + size > _MOST_BYTES:
-            return ()
-        self._held += size
-        return lines
+        self._taken = sum(map(len, lines)) <= _MOST_BYTES
+        return lines if self._taken else ()
 
     def forget(self) -> None:
         """Begin another transaction."""
-        self._held = 0
+        self._taken = False
 
     def copy(self, connection: Connection, lines: Sequence[bytes]) -> bool:
         """Write `lines`; False when the server refused one, and none was written.

@@ -21,6 +21,9 @@ OTHERS = TableSchema(TableId("public", "others"), ITEMS.columns, ("id",))
 BOTH = """SELECT (SELECT coalesce(sum(name::int), 0) FROM public.items),
                  (SELECT coalesce(sum(name::int), 0) FROM public.others)"""
 
+NOTING = """CREATE TABLE public.items
+            (id bigint PRIMARY KEY, name text, made_by xid8 DEFAULT pg_current_xact_id())"""
+
 
 @contextmanager
 def watching(sink: Sink, query: str) -> Iterator[set[tuple[object, ...]]]:
@@ -101,9 +104,12 @@ def test_a_transaction_larger_than_memory_is_one_transaction_of_the_target(
         boundary = 2 if first == 2000 else 1
         commit(publisher, piece(boundary, changes(2, *rows, first=first)))
     commit(publisher, piece(3, changes(3, insert(b"9999", b"after"))))
-    sink = make_sink(buffer_bytes=200_000).start()
+    sink = make_sink(buffer_bytes=200_000)
+    with psycopg.connect(sink.url) as connection:
+        connection.execute(NOTING)
+    sink.start()
     sink.wait_for("SELECT count(*) FROM public.items", [(3002,)])
-    big = "SELECT count(DISTINCT xmin::text) FROM public.items WHERE id BETWEEN 1 AND 3000"
+    big = "SELECT count(DISTINCT made_by) FROM public.items WHERE id BETWEEN 1 AND 3000"
     assert sink.query(big) == [(1,)]
     assert max(batch.rows for batch in sink.told.batches) >= 3000
 

@@ -221,13 +221,19 @@ def test_a_row_security_policy_applies_as_to_any_other_role(place: Place) -> Non
     place.connection.execute("DROP ROLE straightrole")
 
 
-def test_of_a_large_transaction_no_more_is_held_back_than_fits(
+def test_of_a_large_transaction_one_batch_is_held_back(place: Place) -> None:
+    place.write([[mapped([1, 2, 3])], [mapped([4, 5, 6])], [mapped([7, 8, 9])]])
+    assert set(place.rows) == set(range(1, 10))
+    assert place.merges == 2
+    place.apply(10, 11, 12)
+    assert place.merges == 2
+
+
+def test_a_batch_that_is_large_is_not_held_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = sum(map(len, lines([1, 2, 3])))
-    monkeypatch.setattr(straight, "_MOST_BYTES", size)
-    place.write([[mapped([1, 2, 3])], [mapped([4, 5, 6])]])
-    assert set(place.rows) == {1, 2, 3, 4, 5, 6}
-    assert place.merges == 1
-    place.apply(7, 8, 9)
+    monkeypatch.setattr(straight, "_MOST_BYTES", sum(map(len, lines([1, 2, 3]))))
+    place.apply(1, 2, 3, 4)
+    assert (set(place.rows), place.merges) == ({1, 2, 3, 4}, 1)
+    place.apply(5, 6, 7)
     assert place.merges == 1
