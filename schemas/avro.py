@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from schemas.table import Column, TableId, TableSchema, Type
+import msgspec
+
+from schemas.table import Column, Part, TableId, TableSchema, Type
 from schemas.types import LOGICAL
 
 __all__ = [
@@ -83,6 +85,8 @@ def _value_field(column: Column, *, key: bool) -> AvroSchema:
         field["cdc.default"] = column.default
     if column.generated:
         field["cdc.generated"] = True
+    if column.parts:
+        field["cdc.parts"] = msgspec.to_builtins(column.parts)
     return field
 
 
@@ -231,6 +235,7 @@ def _column(field: AvroSchema) -> Column:
         nullable=field.get("cdc.nullable", isinstance(kind, list)),
         default=field.get("cdc.default"),
         generated=field.get("cdc.generated", False),
+        parts=msgspec.convert(field.get("cdc.parts", ()), tuple[Part, ...]),
     )
 
 

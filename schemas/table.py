@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Column", "TableId", "TableSchema", "Type"]
+__all__ = ["Column", "Part", "TableId", "TableSchema", "Type"]
 
 
 class TableId(msgspec.Struct, frozen=True, order=True):
@@ -32,14 +32,26 @@ class Type(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
 
 
+class Part(msgspec.Struct, frozen=True):
+    """One part of a composite value, with its own parts where it is a composite itself."""
+
+    name: str
+    type: Type
+    parts: tuple[Part, ...] = ()
+
+
 class Column(msgspec.Struct, frozen=True):
-    """One column. `nullable`, `default` (source SQL) and `generated` are advisory (R11)."""
+    """One column. `nullable`, `default` (source SQL) and `generated` are advisory (R11).
+
+    So are `parts`, in order, of a composite, whose values are text all the same.
+    """
 
     name: str
     type: Type
     nullable: bool = True
     default: str | None = None
     generated: bool = False
+    parts: tuple[Part, ...] = ()
 
 
 class TableSchema(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from cdc.errors import ConfigError, DataError
 from schemas.change import ABSENT, Cell
 from schemas.table import Column, Type
 from sinks.cast import CASTS, Convert, cast, constant, json_path
+from sinks.composite import composite_path
 from sinks.expression import Expression, check_syntax
 from sinks.formats import NUMBERS, formatted, rounded, unit_converter
 from sinks.function import Function, check_name
@@ -37,7 +38,8 @@ class FieldMap(BaseModel):
 
     source: str | None = Field(default=None, alias="from", description="Source column")
     path: str | None = Field(
-        default=None, description="Place inside a json column: `column.key.key`, digits for lists"
+        default=None,
+        description="Place in a json or composite column: `column.key.key`, digits for lists",
     )
     value: str | bool | int | float | None = Field(default=None, description="A constant")
     expr: Cel | None = Field(default=None, description="CEL over the source columns")
@@ -134,14 +136,25 @@ def field_column(name: str, field: FieldMap, source: Sequence[Column], place: st
         return MappedColumn(Column(name, kind), None, lambda _: done)
     wanted, *path = [field.source] if field.source is not None else (field.path or "").split(".")
     column = _column(wanted or "", source, place)
-    given = Type("string", "postgres text") if path else column.type
-    kind, convert = _way(field, given)
-    if path:
-        convert = json_path(path, convert)
+    kind, convert = _from_place(field, column, path, place)
     if field.default is None:
         nullable = column.nullable or bool(path)
         return MappedColumn(Column(name, kind, nullable), column, convert)
     return MappedColumn(Column(name, kind), None, compute=_or_default(column, convert, field))
+
+
+def _from_place(
+    field: FieldMap, column: Column, path: Sequence[str], place: str
+) -> tuple[Type, Convert | None]:
+    """Return the type and the function for a column, or for a place in a composite or in json."""
+    if not path:
+        return _way(field, column.type)
+    if column.parts:
+        part, read = composite_path(column, path, place)
+        kind, convert = _way(field, part)
+        return kind, _chain([read] if convert is None else [read, convert])
+    kind, convert = _way(field, Type("string", "postgres text"))
+    return kind, json_path(path, convert)
 
 
 def _way(field: FieldMap, kind: Type) -> tuple[Type, Convert | None]:

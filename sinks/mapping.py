@@ -91,7 +91,8 @@ class TableMap(BaseModel):
     )
     flatten: dict[str, list[str]] = Field(
         default_factory=dict,
-        description="json column → places in it, in its stead: `attrs: [sku]` is `attrs_sku`",
+        description="json or composite column → places in it, in its stead: `attrs: [sku]` is "
+        "`attrs_sku`",
     )
     where: Cel | None = Field(
         default=None, description="CEL: which rows the target has; one that leaves is deleted"

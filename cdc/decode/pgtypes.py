@@ -16,9 +16,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas.table import Type
+from schemas.table import Part, Type
 
-__all__ = ["BUILT_IN", "EXTENSIONS", "TYPE_ROWS", "TypeRow", "column_type", "type_row"]
+__all__ = [
+    "BUILT_IN",
+    "EXTENSIONS",
+    "TYPE_ROWS",
+    "TypeRow",
+    "column_type",
+    "parts_of",
+    "type_row",
+]
 
 TYPE_ROWS = """
 SELECT t.oid, format_type(t.oid, NULL), t.typname, t.typtype, t.typbasetype, t.typtypmod,
@@ -32,7 +40,8 @@ FROM pg_catalog.pg_type t WHERE t.oid >= 16384 AND t.typtype <> 'p'
 class TypeRow(msgspec.Struct, frozen=True):
     """One `pg_type` row: `name` as `format_type` spells it, `kind` is typtype.
 
-    `base` and `typmod` are a domain's, `labels` an enum's.
+    `base` and `typmod` are a domain's, `labels` an enum's; `parts` are a composite's, as far as
+    they were asked for: name, type oid and typmod of each.
     """
 
     oid: int
@@ -42,6 +51,7 @@ class TypeRow(msgspec.Struct, frozen=True):
     base: int = 0
     typmod: int = -1
     labels: tuple[str, ...] = ()
+    parts: tuple[tuple[str, int, int], ...] = ()
 
 
 def type_row(row: tuple[int, str, str, str | bytes, int, int, list[str]]) -> TypeRow:
@@ -210,6 +220,19 @@ def column_type(
     if row.kind == "d":
         return msgspec.structs.replace(column_type(row.base, row.typmod, types), native=native)
     return Type(EXTENSIONS.get(row.bare, "text") if row.kind == "b" else "text", native)
+
+
+def parts_of(oid: int, types: Mapping[int, TypeRow]) -> tuple[Part, ...]:
+    """Return the parts of a composite, also of a domain over one; none for any other type."""
+    row = types.get(oid)
+    if row is None:
+        return ()
+    if row.kind == "d":
+        return parts_of(row.base, types)
+    return tuple(
+        Part(name, column_type(kind, typmod, types), parts_of(kind, types))
+        for name, kind, typmod in row.parts
+    )
 
 
 def _built_in(oid: int, typmod: int) -> Type:

@@ -67,6 +67,14 @@ ORDER BY a.attrelid, a.attnum
 """
 
 
+_PARTS = """
+SELECT t.oid::bigint, a.attname::text, a.atttypid::bigint, a.atttypmod
+FROM pg_catalog.pg_type t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid
+WHERE t.oid = ANY (%s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY t.oid, a.attnum
+"""
+
+
 class TableLocked(SourceUnavailable):
     """Somebody locks or changes a table just now; what was asked is tried again."""
 
@@ -180,7 +188,27 @@ class Catalog:
         if any(oid >= 16384 and oid not in self._types for oid in oids):
             rows = (type_row(row) for row in self.rows(TYPE_ROWS))  # type: ignore[arg-type]
             self._types.update({row.oid: row for row in rows})
+        self._name_parts(oids)
         return self._types
+
+    def _name_parts(self, oids: set[int]) -> None:
+        """Learn the parts of the composites among `oids`, and inside them, as they are now."""
+        done: set[int] = set()
+        while wanted := {self._base(oid) for oid in oids} - done - {0}:
+            parts: dict[int, list[tuple[str, int, int]]] = {oid: [] for oid in wanted}
+            for oid, *part in self.rows(_PARTS, (sorted(wanted),)):
+                parts[int(str(oid))].append(msgspec.convert(part, tuple[str, int, int]))
+            for oid, found in parts.items():
+                self._types[oid] = msgspec.structs.replace(self._types[oid], parts=tuple(found))
+            done |= wanted
+            oids = {kind for found in parts.values() for _, kind, _ in found}
+
+    def _base(self, oid: int) -> int:
+        """Return the composite a type is, or is a domain over; 0 for any other."""
+        row = self._types.get(oid)
+        while row is not None and row.kind == "d":
+            row = self._types.get(row.base)
+        return row.oid if row is not None and row.kind == "c" else 0
 
 
 def _table(row: tuple[object, ...]) -> TableFacts:

@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from cdc.decode.pgoutput import Relation, RelationColumn
-from cdc.decode.pgtypes import TypeRow, column_type
+from cdc.decode.pgtypes import TypeRow, column_type, parts_of
 from cdc.postgres.catalog import ColumnFacts, TableFacts, TableLocked
 from cdc.source import Progress
 from schemas.table import Column, TableId, TableSchema
@@ -188,5 +188,10 @@ def _column(
     if now is None:
         return Column(column.name, kind)
     return Column(
-        column.name, kind, nullable=now.nullable, default=now.default, generated=bool(now.generated)
+        column.name,
+        kind,
+        nullable=now.nullable,
+        default=now.default,
+        generated=bool(now.generated),
+        parts=parts_of(column.oid, types),
     )
