@@ -1,9 +1,11 @@
 """The suites targets pass: subclass the one of its guarantee in a target's test module.
 
-    CursorContract             what a cursor is, wherever it is kept
+    CursorContract             what a cursor is, wherever it is kept (`sinks/testing_cursors.py`)
     ├── TargetContract         exactly once: rows and cursors in one transaction of the target
     └── ChangesContract        effectively once: changes one by one, each with a name of its own
                                (`sinks/testing_changes.py`)
+    ProcessContract            what shows beside: a worker that is killed, another sink, `cdc drop`
+                               (`sinks/testing_processes.py`)
 
     class TestPostgres(TargetContract):
         @pytest.fixture
@@ -16,165 +18,28 @@ A target that also keeps promises of its own adds tests of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from cdc.errors import DataError, StateError, TargetUnavailable
-from schemas.change import ABSENT, Cell, Stamp
-from schemas.table import Column, TableId, TableSchema, Type
-from sinks.target import Barrier, Cursor, CursorMoved, Mapped, Span, Step, Target, TopicPartition
+from schemas.change import ABSENT, Cell
+from sinks.target import Cursor, CursorMoved, Mapped, Span, Step, Target
+from sinks.testing_cursors import (
+    EMPTIED,
+    ITEMS,
+    NOTES,
+    PLACE,
+    SECOND,
+    CursorContract,
+    TargetSystem,
+    barrier,
+    cursor,
+    span,
+    upsert,
+)
 
 __all__ = ["CursorContract", "TargetContract", "TargetSystem"]
-
-PLACE = TopicPartition("shop.public.items", "topic-1", 0)
-SECOND = TopicPartition("shop.public.items", "topic-1", 1)
-EMPTIED = Stamp(1, 500, 2)
-ITEMS = TableSchema(
-    TableId("shop", "items"),
-    (
-        Column("id", Type("int64")),
-        Column("name", Type("string")),
-        Column("price", Type("decimal", "", 12, 2)),
-    ),
-    ("id",),
-)
-NOTES = TableSchema(TableId("shop", "notes"), (Column("text", Type("string")),))
-
-
-class TargetSystem(Protocol):
-    """What the suite needs to know of the system behind the target."""
-
-    def connect(self) -> Target:
-        """Return a target on the same place, not yet open."""
-        ...
-
-    def rows(self, table: TableId) -> Sequence[tuple[bytes | None, ...]]:
-        """Return the committed rows as text, sorted."""
-        ...
-
-
-def span(start: int | None, end: int, partition: TopicPartition = PLACE) -> Span:
-    """Return a span between two offsets; stamps follow the offsets."""
-    first = None if start is None else _cursor(start)
-    return Span(partition, first, _cursor(end))
-
-
-def _cursor(offset: int) -> Cursor:
-    return Cursor(offset, Stamp(1, offset * 10, 3, 1))
-
-
-def barrier(*spans: Span) -> Barrier:
-    """Return a truncation of the suite's table, which has two partitions, with `spans` at it."""
-    return Barrier(ITEMS, EMPTIED, snapshot=False, spans=spans, partitions=2)
-
-
-def upsert(*rows: Sequence[Cell], schema: TableSchema = ITEMS) -> list[list[Mapped]]:
-    """Return one step that writes `rows`."""
-    return [[Mapped(schema, list(rows), [])]]
-
-
-class CursorContract:
-    """Promises of `sinks.target.Target` about cursors, one test each."""
-
-    tables: Sequence[TableSchema] = (ITEMS, NOTES)
-
-    def rows_of(self, *ids: bytes) -> Iterable[Step]:
-        """Return what writes a row of each of `ids`, each in a step of its own."""
-        return [step for i in ids for step in upsert((i, b"row " + i, None))]
-
-    def ids(self, system: TargetSystem) -> list[bytes | None]:
-        """Return the ids of the rows there are."""
-        return [row[0] for row in system.rows(ITEMS.table)]
-
-    def opened(self, system: TargetSystem) -> Target:
-        """Return another target, ready for the suite's tables."""
-        target = system.connect()
-        target.open()
-        for schema in self.tables:
-            target.prepare(schema)
-        return target
-
-    @pytest.fixture
-    def target(self, system: TargetSystem) -> Target:
-        """Open a target prepared for the suite's tables."""
-        return self.opened(system)
-
-    def test_nothing_was_applied_before_the_first_batch(self, target: Target) -> None:
-        """A partition never seen has no cursor."""
-        assert target.cursors([PLACE]) == {PLACE: None}
-
-    def test_a_batch_that_was_applied_is_not_applied_again(
-        self, target: Target, system: TargetSystem
-    ) -> None:
-        """The cursor is no longer where the span starts: nothing is written."""
-        target.apply(self.rows_of(b"1"), [span(None, 7)])
-        with pytest.raises(CursorMoved):
-            target.apply(self.rows_of(b"9"), [span(None, 7)])
-        with pytest.raises(CursorMoved):
-            target.apply(self.rows_of(b"9"), [span(3, 7)])
-        assert self.ids(system) == [b"1"]
-
-    def test_of_two_workers_at_the_same_place_one_writes(
-        self, target: Target, system: TargetSystem
-    ) -> None:
-        """The second is told so, and can go on from the stored cursor."""
-        other = self.opened(system)
-        target.apply(self.rows_of(b"1"), [span(None, 7)])
-        with pytest.raises(CursorMoved):
-            other.apply(self.rows_of(b"9"), [span(None, 8)])
-        assert other.cursors([PLACE]) == {PLACE: _cursor(7)}
-        other.apply(self.rows_of(b"2"), [span(7, 8)])
-        assert self.ids(system) == [b"1", b"2"]
-        other.close()
-
-    def test_one_moved_cursor_holds_back_the_whole_batch(
-        self, target: Target, system: TargetSystem
-    ) -> None:
-        """Spans of several partitions move all or none."""
-        target.apply([], [span(None, 3), span(None, 5, SECOND)])
-        with pytest.raises(CursorMoved):
-            target.apply(self.rows_of(b"1"), [span(3, 4), span(4, 6, SECOND)])
-        assert target.cursors([PLACE, SECOND]) == {PLACE: _cursor(3), SECOND: _cursor(5)}
-        assert self.ids(system) == []
-
-    def test_a_cursor_that_stays_where_it_is_is_compared_all_the_same(
-        self, target: Target, system: TargetSystem
-    ) -> None:
-        """A replayed dead letter is applied so: nothing else may come in between."""
-        target.apply(self.rows_of(b"1"), [span(None, 3)])
-        target.apply(self.rows_of(b"2"), [span(3, 3), span(None, 1, SECOND)])
-        assert target.cursors([PLACE, SECOND]) == {PLACE: _cursor(3), SECOND: _cursor(1)}
-        with pytest.raises(CursorMoved):
-            target.apply(self.rows_of(b"3"), [span(2, 2)])
-        assert self.ids(system) == [b"1", b"2"]
-
-    def test_an_operator_may_put_a_cursor_anywhere(self, target: Target) -> None:
-        """Rewinding moves the cursor alone, forgetting it begins anew."""
-        target.apply([], [span(None, 7)])
-        target.place({PLACE: Cursor(3, None)})
-        assert target.cursors([PLACE]) == {PLACE: Cursor(3, None)}
-        with pytest.raises(CursorMoved):
-            target.apply([], [span(7, 8)])
-        target.place({PLACE: None})
-        assert target.cursors([PLACE]) == {PLACE: None}
-
-    def test_steps_may_be_read_only_once(self, target: Target, system: TargetSystem) -> None:
-        """They come lazily when a transaction is larger than memory (R14)."""
-        steps = (step for n in range(10, 30) for step in self.rows_of(b"%d" % n))
-        target.apply(steps, [span(None, 1)])
-        assert self.ids(system) == [b"%d" % n for n in range(10, 30)]
-
-    def test_a_closed_target_can_be_closed_again_and_opened(self, target: Target) -> None:
-        """The worker closes after every error and begins anew."""
-        target.close()
-        target.close()
-        target.open()
-        for schema in self.tables:
-            target.prepare(schema)
-        target.apply(self.rows_of(b"1"), [span(None, 1)])
-        assert target.cursors([PLACE]) == {PLACE: _cursor(1)}
 
 
 class TargetContract(CursorContract):
@@ -184,7 +49,7 @@ class TargetContract(CursorContract):
         """One batch leaves its rows and its end."""
         target.apply(upsert((b"1", b"pen", b"1.50"), (b"2", None, None)), [span(None, 7)])
         assert system.rows(ITEMS.table) == [(b"1", b"pen", b"1.50"), (b"2", None, None)]
-        assert target.cursors([PLACE]) == {PLACE: _cursor(7)}
+        assert target.cursors([PLACE]) == {PLACE: cursor(7)}
 
     def test_a_known_key_is_updated_and_a_gone_one_deleted(
         self, target: Target, system: TargetSystem
@@ -323,7 +188,7 @@ class TargetContract(CursorContract):
         """And one behind it stops the sink: nobody knows which rows were to go."""
         target.apply(upsert((b"1", b"pen", None)), [span(None, 7), span(None, 3, SECOND)])
         assert target.meet(barrier(span(7, 9))) == [1]
-        target.place({PLACE: _cursor(2)})
+        target.place({PLACE: cursor(2)})
         assert target.meet(barrier(span(3, 4, SECOND))) == [0]
         assert len(system.rows(ITEMS.table)) == 1
         target.place({PLACE: Cursor(20, EMPTIED)})
@@ -352,3 +217,18 @@ class TargetContract(CursorContract):
         target.open()
         with pytest.raises(StateError):
             target.prepare(ITEMS, known=True)
+
+    def test_spans_of_a_batch_larger_than_memory_are_read_at_its_end(
+        self, target: Target, system: TargetSystem
+    ) -> None:
+        """And nothing of it is seen before (R14)."""
+        spans: list[Span] = []
+
+        def steps() -> Iterator[Step]:
+            for number in range(10):
+                yield from upsert((b"%d" % number, None, None))
+            spans.append(span(None, 7))
+
+        target.apply(steps(), spans)
+        assert target.cursors([PLACE]) == {PLACE: cursor(7)}
+        assert len(system.rows(ITEMS.table)) == 10

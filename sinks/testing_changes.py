@@ -23,7 +23,7 @@ from schemas.change import ABSENT, Cell, Stamp
 from schemas.table import TableSchema
 from sinks.journal import FACTS, KEY, POSITION, ROW_KEY, position
 from sinks.target import Mapped, RowsRefused, Step, Target
-from sinks.testing import ITEMS, PLACE, CursorContract, TargetSystem, barrier, span
+from sinks.testing_cursors import ITEMS, PLACE, CursorContract, TargetSystem, barrier, span
 
 __all__ = ["CHANGES", "ChangesContract", "ChangesSystem", "changed", "told"]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 # The contract suites lie in a package: their asserts are to speak as those of tests do.
-pytest.register_assert_rewrite("sinks.testing", "sinks.testing_changes")
+SUITES = ("", "_cursors", "_changes", "_processes")
+pytest.register_assert_rewrite(*(f"sinks.testing{suite}" for suite in SUITES))
 
 pytest_plugins = sorted(path.stem for path in Path(__file__).parent.glob("fix_*.py"))

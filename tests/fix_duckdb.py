@@ -8,32 +8,17 @@ from typing import Any
 
 import pytest
 
-from cdc.connector import Context
-from schemas.table import TableId, TableSchema
+from schemas.table import TableId
 from sinks.duckdb.files import connect, quoted
-from sinks.targets.duckdb import Config, DuckdbTarget, create
+from sinks.targets import duckdb
+from sinks.targets.duckdb import DuckdbTarget
+from target_files import TargetFile
 
-CONTEXT = Context("shop", "lake")
+CONTEXT = TargetFile.context
 
 
-class DuckFile:
-    """A database file; every target of it is closed after the test."""
-
-    def __init__(self, path: Path, **options: object) -> None:
-        self.path = path
-        self.config = Config.model_validate({"path": path, "tables": ["shop.*"], **options})
-        self.opened: list[DuckdbTarget] = []
-
-    def connect(self) -> DuckdbTarget:
-        self.opened.append(create(CONTEXT, self.config))
-        return self.opened[-1]
-
-    def open(self, *schemas: TableSchema) -> DuckdbTarget:
-        target = self.connect()
-        target.open()
-        for schema in schemas:
-            target.prepare(schema)
-        return target
+class DuckFile(TargetFile[DuckdbTarget]):
+    module = duckdb
 
     def query(self, *statements: str) -> list[tuple[Any, ...]]:
         """Run statements; what the last one finds."""
@@ -49,10 +34,6 @@ class DuckFile:
         found = self.query(f"SELECT COLUMNS(*)::VARCHAR FROM {name}")
         texts = [tuple(None if v is None else v.encode() for v in row) for row in found]
         return sorted(texts, key=repr)
-
-    def close(self) -> None:
-        for target in self.opened:
-            target.close()
 
 
 @pytest.fixture

@@ -35,12 +35,16 @@ class Files:
         self.config = Config.model_validate(given)
         self.opened: list[FilesTarget] = []
 
-    def open(self, *schemas: TableSchema) -> FilesTarget:
+    def connect(self) -> FilesTarget:
         self.opened.append(create(CONTEXT, self.config))
-        self.opened[-1].open()
-        for schema in schemas:
-            self.opened[-1].prepare(schema)
         return self.opened[-1]
+
+    def open(self, *schemas: TableSchema) -> FilesTarget:
+        target = self.connect()
+        target.open()
+        for schema in schemas:
+            target.prepare(schema)
+        return target
 
     def names(self) -> list[str]:
         """Paths of all files, below the store's own."""

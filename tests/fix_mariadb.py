@@ -13,6 +13,7 @@ from cdc.connector import Context
 from cdc.local import LocalMariaDB
 from schemas.table import TableId, TableSchema
 from sinks.mariadb.catalog import place_of
+from sinks.targets import mariadb as mariadb_target
 from sinks.targets.mariadb import Config, MariaDBTarget, create
 
 CONTEXT = Context("shop", "mirror")
@@ -39,11 +40,15 @@ class Place:
     Tables of the schema `shop` lie in a database of that name, dropped with it.
     """
 
+    module = mariadb_target
+    context = CONTEXT
+
     def __init__(self, server: LocalMariaDB, url: str, **options: object) -> None:
         self.server = server
         self.url = url
         self.database = url.rpartition("/")[2]
-        self.config = Config.model_validate({"url": url, "tables": ["shop.*"], **options})
+        self.options = {"url": url, "tables": ["shop.*"], **options}
+        self.config = Config.model_validate(self.options)
         self.opened: list[MariaDBTarget] = []
         self._connection = server.connect(self.database)
 

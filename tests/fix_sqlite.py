@@ -10,35 +10,20 @@ from typing import Any
 
 import pytest
 
-from cdc.connector import Context
 from schemas.change import Cell
 from schemas.table import TableId, TableSchema
 from sinks.sqlite.catalog import table_name
 from sinks.sqlite.files import quoted
 from sinks.target import Mapped
-from sinks.targets.sqlite import Config, SqliteTarget, create
+from sinks.targets import sqlite
+from sinks.targets.sqlite import SqliteTarget
+from target_files import TargetFile
 
-CONTEXT = Context("shop", "mirror")
+CONTEXT = TargetFile.context
 
 
-class File:
-    """A database file; every target of it is closed after the test."""
-
-    def __init__(self, path: Path, **options: object) -> None:
-        self.path = path
-        self.config = Config.model_validate({"path": path, "tables": ["shop.*"], **options})
-        self.opened: list[SqliteTarget] = []
-
-    def connect(self) -> SqliteTarget:
-        self.opened.append(create(CONTEXT, self.config))
-        return self.opened[-1]
-
-    def open(self, *schemas: TableSchema) -> SqliteTarget:
-        target = self.connect()
-        target.open()
-        for schema in schemas:
-            target.prepare(schema)
-        return target
+class File(TargetFile[SqliteTarget]):
+    module = sqlite
 
     def query(self, *statements: str) -> list[tuple[Any, ...]]:
         """Run statements; what the last one finds."""
@@ -52,10 +37,6 @@ class File:
         found = self.query(f"SELECT * FROM {quoted(table_name(table))}")
         texts = [tuple(None if v is None else str(v).encode() for v in row) for row in found]
         return sorted(texts, key=repr)
-
-    def close(self) -> None:
-        for target in self.opened:
-            target.close()
 
 
 @pytest.fixture

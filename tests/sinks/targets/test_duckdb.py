@@ -19,6 +19,7 @@ from sinks.sql import line_of
 from sinks.target import Mapped, RowsRefused
 from sinks.targets.duckdb import Config, DuckdbTarget
 from sinks.testing import TargetContract, span, upsert
+from sinks.testing_processes import ProcessContract
 
 ID = Column("id", Type("int64", "postgres bigint"))
 NAME = Column("name", Type("string", "postgres text"))
@@ -29,8 +30,8 @@ def system(duckdb_file: DuckFile) -> DuckFile:
     return duckdb_file
 
 
-class TestDuckdb(TargetContract):
-    """The suite, on a file of its own each time."""
+class TestDuckdb(TargetContract, ProcessContract):
+    """The suites, on a file of its own each time."""
 
 
 def table_of(*columns: Column, name: str = "things", key: tuple[str, ...] = ("id",)) -> TableSchema:

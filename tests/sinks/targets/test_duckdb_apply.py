@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from cdc.connector import Finding
@@ -20,30 +18,10 @@ from schemas.change import ABSENT
 from sinks.duckdb import files, preflight
 from sinks.target import Mapped, Step
 from sinks.targets import duckdb
-from sinks.testing import EMPTIED, ITEMS, PLACE, span, upsert
+from sinks.testing import ITEMS, PLACE, span, upsert
 
 COUNT = "SELECT count(*) FROM shop.shop.items"
 ONE, TWO = (b"1", b"pen", b"1.50"), (b"2", b"cup", None)
-
-# A worker that applies twice, or stands at a truncation, and is killed on the way.
-WORKER = """
-import sys
-from pathlib import Path
-from cdc.connector import Context
-from sinks.target import Barrier
-from sinks.targets.duckdb import Config, create
-from sinks.testing import EMPTIED, ITEMS, span, upsert
-
-config = Config.model_validate({"path": Path(sys.argv[1]), "tables": ["shop.*"]})
-target = create(Context("shop", "lake"), config)
-target.open()
-target.prepare(ITEMS)
-target.apply(upsert((b"1", b"pen", b"1.50")), [span(None, 5)])
-if sys.argv[2] == "apply":
-    target.apply(upsert((b"2", b"cup", None)), [span(5, 9)])
-else:
-    target.meet(Barrier(ITEMS, EMPTIED, snapshot=False, spans=[span(5, 9)], partitions=1))
-"""
 HOLDER = """
 import sys, duckdb
 with duckdb.connect(sys.argv[1]):
@@ -82,11 +60,6 @@ def ran(code: str, *arguments: str, failpoint: str = "") -> subprocess.Completed
     )
 
 
-def killed(file: DuckFile, deed: str, failpoint: str) -> None:
-    done = ran(WORKER, str(file.path), deed, failpoint=failpoint)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-
-
 @contextmanager
 def held(file: DuckFile) -> Iterator[int]:
     """Have the file in another process; its id."""
@@ -95,38 +68,6 @@ def held(file: DuckFile) -> Iterator[int]:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"here\n"
         yield holder.pid
-
-
-@pytest.mark.parametrize(
-    ("point", "applied"),
-    [
-        ("sink.before_stage", 1),
-        ("sink.before_cursor", 1),
-        ("sink.before_commit", 1),
-        ("sink.after_commit", 2),
-    ],
-)
-def test_a_worker_killed_anywhere_leaves_rows_and_cursor_together(
-    duckdb_file: DuckFile, point: str, applied: int
-) -> None:
-    killed(duckdb_file, "apply", f"{point}=kill:2")
-    assert duckdb_file.query(COUNT) == [(applied,)]
-    target = duckdb_file.open(ITEMS)
-    cursor = target.cursors([PLACE])[PLACE]
-    assert cursor is not None
-    assert cursor.offset == {1: 5, 2: 9}[applied]
-    if applied == 1:
-        target.apply(upsert(TWO), [span(5, 9)])
-    assert duckdb_file.rows(ITEMS.table) == [ONE, TWO]
-
-
-def test_a_worker_killed_while_it_truncates_has_truncated_nothing(duckdb_file: DuckFile) -> None:
-    killed(duckdb_file, "meet", "sink.before_release=kill")
-    assert duckdb_file.rows(ITEMS.table) == [ONE]
-    cursor = duckdb_file.open().cursors([PLACE])[PLACE]
-    assert cursor is not None
-    assert cursor.offset == 5
-    assert cursor.stamp != EMPTIED
 
 
 def test_spans_of_a_batch_larger_than_memory_are_read_at_its_end(duckdb_file: DuckFile) -> None:
@@ -287,24 +228,3 @@ def test_a_check_names_what_would_go_wrong(tmp_path: Path) -> None:
     assert "no DuckDB file" in found(file)["file"].message
     absent = DuckFile(tmp_path / "no" / "shop.duckdb")
     assert found(absent)["folder"].repair == f"mkdir -p {tmp_path / 'no'}"
-
-
-def test_dropping_a_sink_forgets_its_cursors_alone(duckdb_file: DuckFile) -> None:
-    assert list(duckdb.drop(CONTEXT, duckdb_file.config, dry_run=False)) == []
-    assert not duckdb_file.path.exists()
-    target = duckdb_file.open(ITEMS)
-    target.apply(upsert(ONE), [span(None, 5)])
-    assert len(list(duckdb.drop(CONTEXT, duckdb_file.config, dry_run=True))) == 1
-    assert target.cursors([PLACE])[PLACE] is not None
-    assert len(list(duckdb.drop(CONTEXT, duckdb_file.config, dry_run=False))) == 1
-    assert target.cursors([PLACE]) == {PLACE: None}
-    assert duckdb_file.rows(ITEMS.table) == [ONE]
-
-
-def test_two_sinks_may_share_a_file(duckdb_file: DuckFile) -> None:
-    other = duckdb.create(msgspec.structs.replace(CONTEXT, name="other"), duckdb_file.config)
-    with closing(other):
-        other.open()
-        duckdb_file.open().apply([], [span(None, 5)])
-        other.apply([], [span(None, 3)])
-        assert other.cursors([PLACE]) == {PLACE: span(None, 3).end}

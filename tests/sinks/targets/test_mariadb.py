@@ -23,6 +23,7 @@ from sinks.sql import line_of
 from sinks.target import Mapped
 from sinks.targets.mariadb import Config, MariaDBTarget
 from sinks.testing import TargetContract, span, upsert
+from sinks.testing_processes import ProcessContract
 
 PAGE = Path("sinks/targets/mariadb.md")
 ID = Column("id", Type("int64", "postgres bigint"))
@@ -36,8 +37,32 @@ def system(mariadb: LocalMariaDB, fresh: str) -> Iterator[Place]:
     place.close()
 
 
-class TestMariaDB(TargetContract):
-    """The suite, on a database of its own each time."""
+AUDIT = (
+    "CREATE DATABASE shop",
+    (
+        "CREATE TABLE shop.items (id bigint PRIMARY KEY, name longtext, price decimal(12,2)) "
+        "COLLATE utf8mb4_nopad_bin"
+    ),
+    "CREATE TABLE shop.audit (op text, id bigint)",
+    (
+        "CREATE TRIGGER shop.noted AFTER INSERT ON shop.items FOR EACH ROW "
+        "INSERT INTO shop.audit VALUES ('+', NEW.id)"
+    ),
+    (
+        "CREATE TRIGGER shop.again AFTER UPDATE ON shop.items FOR EACH ROW "
+        "INSERT INTO shop.audit VALUES ('=', NEW.id)"
+    ),
+)
+
+
+class TestMariaDB(TargetContract, ProcessContract):
+    """The suites, on a database of its own each time."""
+
+    def watch(self, system: Place) -> None:
+        system.query(*AUDIT)
+
+    def writes(self, system: Place) -> int:
+        return len(system.query("SELECT * FROM shop.audit"))
 
 
 def table_of(*columns: Column, name: str = "things", key: tuple[str, ...] = ("id",)) -> TableSchema:

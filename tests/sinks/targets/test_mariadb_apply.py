@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 
-import msgspec
 import pymysql
 import pytest
 
@@ -18,7 +13,6 @@ from cdc.errors import (
     PreflightFailed,
     StateError,
     TargetUnavailable,
-    TopicChanged,
 )
 from cdc.local import LocalMariaDB
 from fix_mariadb import Place
@@ -29,106 +23,10 @@ from schemas.table import Column, TableId, TableSchema, Type
 from sinks.mariadb import reservation, transactions
 from sinks.target import Mapped, RowsRefused, Step
 from sinks.targets import mariadb as target_module
-from sinks.testing import EMPTIED, ITEMS, PLACE, span, upsert
+from sinks.testing import ITEMS, PLACE, span, upsert
 
-AUDIT = (
-    "CREATE DATABASE shop",
-    (
-        "CREATE TABLE shop.items (id bigint PRIMARY KEY, name longtext, price decimal(12,2)) "
-        "COLLATE utf8mb4_nopad_bin"
-    ),
-    "CREATE TABLE shop.audit (op text, id bigint)",
-    (
-        "CREATE TRIGGER shop.noted AFTER INSERT ON shop.items FOR EACH ROW "
-        "INSERT INTO shop.audit VALUES ('+', NEW.id)"
-    ),
-    (
-        "CREATE TRIGGER shop.again AFTER UPDATE ON shop.items FOR EACH ROW "
-        "INSERT INTO shop.audit VALUES ('=', NEW.id)"
-    ),
-)
 COUNT = "SELECT count(*) FROM shop.items"
 ONE, TWO = (b"1", b"pen", b"1.50"), (b"2", b"cup", None)
-
-# A worker that applies twice, or stands at a truncation, and is killed on the way.
-WORKER = """
-import sys
-from cdc.connector import Context
-from sinks.target import Barrier
-from sinks.targets.mariadb import Config, create
-from sinks.testing import EMPTIED, ITEMS, span, upsert
-
-config = Config.model_validate({"url": sys.argv[1], "tables": ["shop.*"], "workers": 2})
-target = create(Context("shop", "mirror"), config)
-target.open()
-target.prepare(ITEMS)
-target.apply(upsert((b"1", b"pen", b"1.50")), [span(None, 5)])
-if sys.argv[2] == "apply":
-    target.apply(upsert((b"2", b"cup", None)), [span(5, 9)])
-else:
-    target.meet(Barrier(ITEMS, EMPTIED, snapshot=False, spans=[span(5, 9)], partitions=1))
-"""
-
-
-def killed(place: Place, deed: str, failpoint: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER, place.url, deed],
-        env={**os.environ, "CDC_FAILPOINTS": failpoint, "PYTHONPATH": "."},
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-
-
-@pytest.mark.crash
-@pytest.mark.parametrize(
-    ("point", "applied"),
-    [
-        ("sink.before_stage", 1),
-        ("sink.before_cursor", 1),
-        ("sink.before_commit", 1),
-        ("sink.after_commit", 2),
-    ],
-)
-def test_a_worker_killed_anywhere_leaves_rows_and_cursor_together(
-    maria_place: Place, point: str, applied: int
-) -> None:
-    maria_place.query(*AUDIT)
-    killed(maria_place, "apply", f"{point}=kill:2")
-    assert maria_place.query(COUNT) == [(applied,)]
-    target = maria_place.open(ITEMS)
-    cursor = target.cursors([PLACE])[PLACE]
-    assert cursor is not None
-    assert cursor.offset == {1: 5, 2: 9}[applied]
-    if applied == 1:
-        target.apply(upsert(TWO), [span(5, 9)])
-    assert maria_place.query("SELECT * FROM shop.audit ORDER BY id") == [("+", 1), ("+", 2)]
-
-
-@pytest.mark.crash
-def test_a_worker_killed_while_it_truncates_has_truncated_nothing(maria_place: Place) -> None:
-    killed(maria_place, "meet", "sink.before_release=kill")
-    assert maria_place.rows(ITEMS.table) == [ONE]
-    cursor = maria_place.open().cursors([PLACE])[PLACE]
-    assert cursor is not None
-    assert cursor.offset == 5
-    assert cursor.stamp != EMPTIED
-
-
-def test_spans_of_a_batch_larger_than_memory_are_read_at_its_end(maria_place: Place) -> None:
-    target = maria_place.open(ITEMS)
-    spans = [span(None, 1)][:0]
-
-    def steps() -> Iterator[Step]:
-        for number in range(10):
-            yield from upsert((b"%d" % number, None, None))
-        assert maria_place.query(COUNT) == [(0,)]
-        spans.append(span(None, 7))
-
-    target.apply(steps(), spans)
-    assert target.cursors([PLACE]) == {PLACE: span(None, 7).end}
-    assert maria_place.query(COUNT) == [(10,)]
 
 
 def test_a_table_changed_inside_a_transaction_begins_it_again(maria_place: Place) -> None:
@@ -273,7 +171,8 @@ def test_a_row_that_a_constraint_refuses_is_not_named(maria_place: Place) -> Non
 
 def test_a_refusal_of_a_trigger_is_a_refusal_of_the_row(maria_place: Place) -> None:
     maria_place.query(
-        *AUDIT[:2],
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.items (id bigint PRIMARY KEY, name longtext, price decimal(12,2))",
         "CREATE TRIGGER shop.no BEFORE INSERT ON shop.items FOR EACH ROW IF NEW.name = 'cup' THEN "
         "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 9999, MESSAGE_TEXT = 'no cups here'; END IF",
     )
@@ -376,11 +275,9 @@ def test_a_table_dropped_under_the_sink_stops_it(maria_place: Place) -> None:
         target.apply(upsert(ONE), [span(None, 1)])
 
 
-def test_a_cursor_of_a_newer_version_or_of_another_topic_is_refused(maria_place: Place) -> None:
+def test_a_cursor_of_a_newer_version_is_refused(maria_place: Place) -> None:
     target = maria_place.open()
     target.apply([], [span(None, 5)])
-    with pytest.raises(TopicChanged, match="recreated"):
-        target.cursors([msgspec.structs.replace(PLACE, topic_id="topic-2")])
     maria_place.query("UPDATE tailrace_cursors SET version = 99")
     with pytest.raises(StateError, match="newer version"):
         target.cursors([PLACE])

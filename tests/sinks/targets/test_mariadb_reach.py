@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import msgspec
 import pytest
 
 from cdc.connections.mariadb import Login, address, connect, fetch
@@ -20,7 +19,7 @@ from fix_tls import Authority
 from schemas.table import TableId, TableSchema
 from sinks.mariadb import preflight
 from sinks.targets import mariadb as target_module
-from sinks.testing import ITEMS, PLACE, span, upsert
+from sinks.testing import ITEMS, span, upsert
 
 
 def login(url: str) -> Login:
@@ -221,28 +220,3 @@ def test_a_server_that_logs_statements_alone_is_refused(maria_place: Place) -> N
         maria_place.open()
     finally:
         maria_place.query("SET GLOBAL binlog_format = 'ROW'")
-
-
-# Cursors of several sinks
-
-
-def test_two_sinks_may_share_a_database(maria_place: Place) -> None:
-    other = target_module.create(msgspec.structs.replace(CONTEXT, name="other"), maria_place.config)
-    maria_place.opened.append(other)
-    other.open()
-    maria_place.open().apply([], [span(None, 5)])
-    other.apply([], [span(None, 3)])
-    assert other.cursors([PLACE]) == {PLACE: span(None, 3).end}
-
-
-def test_dropping_a_sink_forgets_its_cursors_alone(mariadb: LocalMariaDB, fresh: str) -> None:
-    place = Place(mariadb, fresh, workers=2)
-    assert list(target_module.drop(CONTEXT, place.config, dry_run=False)) == []
-    target = place.open(ITEMS)
-    target.apply(upsert((b"1", b"pen", b"1.50")), [span(None, 5)])
-    assert len(list(target_module.drop(CONTEXT, place.config, dry_run=True))) == 1
-    assert target.cursors([PLACE])[PLACE] is not None
-    assert len(list(target_module.drop(CONTEXT, place.config, dry_run=False))) == 1
-    assert target.cursors([PLACE]) == {PLACE: None}
-    assert place.rows(ITEMS.table) == [(b"1", b"pen", b"1.50")]
-    place.close()

@@ -18,6 +18,7 @@ from schemas.types import LOGICAL
 from sinks.target import Mapped
 from sinks.targets.sqlite import Config, SqliteTarget
 from sinks.testing import TargetContract, span, upsert
+from sinks.testing_processes import ProcessContract
 
 ID = Column("id", Type("int64", "postgres bigint"))
 NAME = Column("name", Type("string", "postgres text"))
@@ -28,8 +29,24 @@ def system(sqlite_file: File) -> File:
     return sqlite_file
 
 
-class TestSqlite(TargetContract):
-    """The suite, on a file of its own each time."""
+AUDIT = (
+    'CREATE TABLE "shop.items" (id INTEGER PRIMARY KEY, name TEXT, price TEXT)',
+    "CREATE TABLE audit (op TEXT, id INTEGER)",
+    """CREATE TRIGGER noted AFTER INSERT ON "shop.items"
+       BEGIN INSERT INTO audit VALUES ('+', NEW.id); END""",
+    """CREATE TRIGGER again AFTER UPDATE ON "shop.items"
+       BEGIN INSERT INTO audit VALUES ('=', NEW.id); END""",
+)
+
+
+class TestSqlite(TargetContract, ProcessContract):
+    """The suites, on a file of its own each time."""
+
+    def watch(self, system: File) -> None:
+        system.query(*AUDIT)
+
+    def writes(self, system: File) -> int:
+        return len(system.query("SELECT * FROM audit"))
 
 
 def table_of(*columns: Column, name: str = "things", key: tuple[str, ...] = ("id",)) -> TableSchema:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from cdc.connector import Finding
-from cdc.errors import DataError, PreflightFailed, StateError, TargetUnavailable, TopicChanged
+from cdc.errors import DataError, PreflightFailed, StateError, TargetUnavailable
 from fix_sqlite import CONTEXT, File, writes
 from schemas.table import Column, TableId, TableSchema, Type
 from sinks.sqlite import files, preflight
 from sinks.target import Mapped, Step
 from sinks.targets import sqlite
-from sinks.testing import EMPTIED, ITEMS, PLACE, span, upsert
+from sinks.testing import ITEMS, PLACE, span, upsert
 
 AUDIT = (
     'CREATE TABLE "shop.items" (id INTEGER PRIMARY KEY, name TEXT, price TEXT)',
@@ -33,70 +30,6 @@ AUDIT = (
 )
 COUNT = 'SELECT count(*) FROM "shop.items"'
 ONE, TWO = (b"1", b"pen", b"1.50"), (b"2", b"cup", None)
-
-# A worker that applies twice, or stands at a truncation, and is killed on the way.
-WORKER = """
-import sys
-from pathlib import Path
-from cdc.connector import Context
-from sinks.target import Barrier
-from sinks.targets.sqlite import Config, create
-from sinks.testing import EMPTIED, ITEMS, span, upsert
-
-config = Config.model_validate({"path": Path(sys.argv[1]), "tables": ["shop.*"]})
-target = create(Context("shop", "mirror"), config)
-target.open()
-target.prepare(ITEMS)
-target.apply(upsert((b"1", b"pen", b"1.50")), [span(None, 5)])
-if sys.argv[2] == "apply":
-    target.apply(upsert((b"2", b"cup", None)), [span(5, 9)])
-else:
-    target.meet(Barrier(ITEMS, EMPTIED, snapshot=False, spans=[span(5, 9)], partitions=1))
-"""
-
-
-def killed(file: File, deed: str, failpoint: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER, str(file.path), deed],
-        env={**os.environ, "CDC_FAILPOINTS": failpoint, "PYTHONPATH": "."},
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-
-
-@pytest.mark.parametrize(
-    ("point", "applied"),
-    [
-        ("sink.before_stage", 1),
-        ("sink.before_cursor", 1),
-        ("sink.before_commit", 1),
-        ("sink.after_commit", 2),
-    ],
-)
-def test_a_worker_killed_anywhere_leaves_rows_and_cursor_together(
-    sqlite_file: File, point: str, applied: int
-) -> None:
-    sqlite_file.query(*AUDIT)
-    killed(sqlite_file, "apply", f"{point}=kill:2")
-    assert sqlite_file.query(COUNT) == [(applied,)]
-    target = sqlite_file.open(ITEMS)
-    cursor = target.cursors([PLACE])[PLACE]
-    assert cursor is not None
-    assert cursor.offset == {1: 5, 2: 9}[applied]
-    if applied == 1:
-        target.apply(upsert(TWO), [span(5, 9)])
-    assert sqlite_file.query("SELECT op, id FROM audit ORDER BY id") == [("+", 1), ("+", 2)]
-
-
-def test_a_worker_killed_while_it_truncates_has_truncated_nothing(sqlite_file: File) -> None:
-    killed(sqlite_file, "meet", "sink.before_release=kill")
-    assert sqlite_file.rows(ITEMS.table) == [ONE]
-    cursor = sqlite_file.open().cursors([PLACE])[PLACE]
-    assert cursor is not None
-    assert cursor.offset == 5
-    assert cursor.stamp != EMPTIED
 
 
 def test_what_is_committed_is_synced_and_readers_are_not_held_up(sqlite_file: File) -> None:
@@ -112,20 +45,6 @@ def test_what_is_committed_is_synced_and_readers_are_not_held_up(sqlite_file: Fi
 
     target.apply(steps(), [span(None, 1)])
     assert sqlite_file.rows(ITEMS.table) == [ONE]
-
-
-def test_spans_of_a_batch_larger_than_memory_are_read_at_its_end(sqlite_file: File) -> None:
-    target = sqlite_file.open(ITEMS)
-    spans = [span(None, 1)][:0]
-
-    def steps() -> Iterator[Step]:
-        for number in range(10):
-            yield from upsert((b"%d" % number, None, None))
-        spans.append(span(None, 7))
-
-    target.apply(steps(), spans)
-    assert target.cursors([PLACE]) == {PLACE: span(None, 7).end}
-    assert sqlite_file.query(COUNT) == [(10,)]
 
 
 # Constraints
@@ -266,11 +185,9 @@ def test_a_file_taken_away_under_the_sink_is_not_written_to(sqlite_file: File) -
     assert target.cursors([PLACE]) == {PLACE: None}
 
 
-def test_a_cursor_of_a_newer_version_or_of_another_topic_is_refused(sqlite_file: File) -> None:
+def test_a_cursor_of_a_newer_version_is_refused(sqlite_file: File) -> None:
     target = sqlite_file.open()
     target.apply([], [span(None, 5)])
-    with pytest.raises(TopicChanged, match="recreated"):
-        target.cursors([msgspec.structs.replace(PLACE, topic_id="topic-2")])
     sqlite_file.query("UPDATE tailrace_cursors SET version = 99")
     with pytest.raises(StateError, match="newer version"):
         target.cursors([PLACE])
@@ -309,24 +226,3 @@ def test_a_check_names_what_would_go_wrong(tmp_path: Path, monkeypatch: pytest.M
     assert "no SQLite database" in found(file)["file"].message
     absent = File(tmp_path / "no" / "shop.db")
     assert found(absent)["folder"].repair == f"mkdir -p {tmp_path / 'no'}"
-
-
-def test_dropping_a_sink_forgets_its_cursors_alone(sqlite_file: File) -> None:
-    assert list(sqlite.drop(CONTEXT, sqlite_file.config, dry_run=False)) == []
-    assert not sqlite_file.path.exists()
-    target = sqlite_file.open(ITEMS)
-    target.apply(upsert(ONE), [span(None, 5)])
-    assert len(list(sqlite.drop(CONTEXT, sqlite_file.config, dry_run=True))) == 1
-    assert target.cursors([PLACE])[PLACE] is not None
-    assert len(list(sqlite.drop(CONTEXT, sqlite_file.config, dry_run=False))) == 1
-    assert target.cursors([PLACE]) == {PLACE: None}
-    assert sqlite_file.rows(ITEMS.table) == [ONE]
-
-
-def test_two_sinks_may_share_a_file(sqlite_file: File) -> None:
-    other = sqlite.create(msgspec.structs.replace(CONTEXT, name="other"), sqlite_file.config)
-    with closing(other):
-        other.open()
-        sqlite_file.open().apply([], [span(None, 5)])
-        other.apply([], [span(None, 3)])
-        assert other.cursors([PLACE]) == {PLACE: span(None, 3).end}
