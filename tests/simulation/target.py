@@ -304,8 +304,13 @@ class StagedTable:
         self._key = schema.key_indexes()
         self.process = HERE.world.current
 
-    def create(self, connection: Connection) -> None:
+    def open(self, connection: Connection) -> None:
         connection.alive()
+
+    def create(self, connection: Connection, _staged: Staged) -> bool:
+        """New rows are written with the others."""
+        connection.alive()
+        return True
 
     def fits(self, _existing: Any) -> bool:
         return True
