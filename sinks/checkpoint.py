@@ -164,6 +164,14 @@ class Lane:
         self._taken = next(stamps, self._taken)
         return taken
 
+    def take_copied(self) -> list[Event]:
+        """Remove and return the held rows of a snapshot that come first, in order."""
+        taken = []
+        while self.events and self.events[0].snapshot:
+            taken.append(self.events.popleft())
+        self.bytes -= sum(weight(event) for event in taken)
+        return taken
+
     @property
     def gate(self) -> Event | None:
         """The truncation this lane stands at, None when it may go on."""

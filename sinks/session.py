@@ -238,13 +238,17 @@ class Session:
         filled = any(partitions)
         if not filled and time.monotonic() - self._moved < _IDLE_CURSOR_S:
             return False
-        spans = [span for lane in lanes if (span := lane.span()) is not None]
+        self._submit(partitions)
+        return filled
+
+    def _submit(self, partitions: Sequence[list[Event]]) -> None:
+        """Hand over what was taken, partition by partition, and move the cursors behind it."""
+        spans = [span for lane in self._lanes if (span := lane.span()) is not None]
         if spans:
             self._settle()
             cut = Cut(partitions, spans, self._newly_dropped())
             self._pending = self._thread.submit(self._applier.apply, cut)
             self._follow(spans)
-        return filled
 
     def _hesitates(self, lane: Lane) -> bool:
         """Tell whether to read once more, where no boundary keeps the records of a change."""
@@ -286,11 +290,20 @@ class Session:
     # Memory
 
     def _make_room(self) -> None:
-        """Stop reading all but what a cut waits for; stream what is larger than memory."""
+        """Stop reading all but what a cut waits for; stream what is larger than memory.
+
+        Rows that a snapshot read need no transaction of their own: they are applied as they come,
+        so that one that is refused is told from the others.
+        """
         lanes = self._lanes
         blockers = self._cuts.blockers(lanes)
         self._intake.hold_back([lane for lane in lanes if lane not in blockers])
-        if sum(lane.bytes for lane in blockers) >= self._job.buffer_bytes:
+        if sum(lane.bytes for lane in blockers) < self._job.buffer_bytes:
+            return
+        copied = [lane.take_copied() if lane in blockers else [] for lane in lanes]
+        if any(copied):
+            self._submit(copied)
+        else:
             incarnation, commit = blockers[0].place
             self._stream(blockers[0].source, (incarnation, commit + 1))
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 
 from cdc.publish import Publisher
-from fix_pipeline import ITEMS, wait_until
+from fix_pipeline import ITEMS, Pipeline, wait_until
 from fix_sink import Sink, changes, commit, insert, piece, update
 from schemas.change import Origin, Rows
 from schemas.table import TableId, TableSchema
@@ -147,3 +147,19 @@ def test_a_snapshot_larger_than_memory_is_applied_chunk_by_chunk(
     sink.wait_for("SELECT count(*) FROM public.items", [(10_000,)])
     wait_until(lambda: sum(batch.rows for batch in sink.told.batches) == 10_000, "all is told")
     assert max(batch.rows for batch in sink.told.batches) < 2500
+
+
+def test_a_refused_row_of_a_chunk_larger_than_memory_is_a_dead_letter(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    sink = make_sink(buffer_bytes=200_000)
+    with psycopg.connect(sink.url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE items (id bigint PRIMARY KEY, name text CHECK (id <> 7))")
+    for first in range(0, 3000, 1000):
+        origin = Origin(1, 2, 1_700_000_000_000_000, snapshot=True)
+        lines = [b"%d\t%s" % (first + n, b"x" * 100) for n in range(1000)]
+        publisher.add(piece(1, Rows(ITEMS, "copy", origin, lines, list(range(1000)))))
+    publisher.commit()
+    commit(publisher, piece(3, changes(3, insert(b"9999", b"after"))))
+    sink.start().wait_for("SELECT count(*) FROM public.items", [(3000,)])
+    assert len(pipeline.read(f"{pipeline.name}.dead")) == 1
