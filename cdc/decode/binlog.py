@@ -15,8 +15,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from uuid import UUID
 
+from cdc.decode import binlogmysql
 from cdc.decode.binlogevents import (
     Event,
     Format,
@@ -25,7 +25,6 @@ from cdc.decode.binlogevents import (
     Heartbeat,
     Ignored,
     Incident,
-    MysqlTransaction,
     Query,
     Reader,
     Rotate,
@@ -127,12 +126,6 @@ def _xid(reader: Reader, size: int) -> bytes:
     return struct.pack("<III", kind, branch, rest) + reader.take(branch + rest)
 
 
-def _mysql_transaction(reader: Reader, header: Header) -> MysqlTransaction:
-    reader.number(1)
-    server, number = UUID(bytes=reader.take(16)), reader.number(8)
-    return MysqlTransaction(server if header.kind == _GTID_LOG else None, number)
-
-
 def _gtid_list(reader: Reader, _: Header) -> GtidList:
     count = reader.number(4) & 0x0FFFFFFF
     if count * 16 > reader.left:
@@ -179,7 +172,8 @@ def _rows(reader: Reader, header: Header) -> RowsEvent:
     data = reader.rest()
     if compressed:
         data = _inflated(data)
-    return RowsEvent(kind, number, width, before, after, data, bool(flags & 1))
+    parts = header.kind == _PARTIAL_UPDATE
+    return RowsEvent(kind, number, width, before, after, data, bool(flags & 1), parts)
 
 
 def _inflated(data: bytes) -> bytes:
@@ -221,7 +215,7 @@ def _ignored(name: str) -> Callable[[Reader, Header], Ignored]:
     return lambda _, __: Ignored(name)
 
 
-_GTID_LOG, _QUERY_COMPRESSED = 33, 165
+_PARTIAL_UPDATE, _QUERY_COMPRESSED = 39, 165
 _ROWS = {
     23: (b"I", 1, False),
     24: (b"U", 1, False),
@@ -229,6 +223,7 @@ _ROWS = {
     30: (b"I", 2, False),
     31: (b"U", 2, False),
     32: (b"D", 2, False),
+    39: (b"U", 2, False),
     166: (b"I", 1, True),
     167: (b"U", 1, True),
     168: (b"D", 1, True),
@@ -258,19 +253,11 @@ _KINDS: dict[int, tuple[str, Callable[[Reader, Header], Event] | None]] = {
     19: ("Table_map", _table),
     26: ("Incident", _incident),
     27: ("Heartbeat", _heartbeat),
-    33: ("Gtid (MySQL)", _mysql_transaction),
-    34: ("Anonymous_gtid (MySQL)", _mysql_transaction),
-    35: ("Previous_gtids (MySQL)", None),
-    36: ("Transaction_context (MySQL)", None),
-    37: ("View_change (MySQL)", None),
     38: ("XA_prepare", _xa_prepare),
-    39: ("Partial_update_rows (MySQL)", None),
-    40: ("Transaction_payload (MySQL)", None),
-    41: ("Heartbeat_v2 (MySQL)", None),
-    42: ("Gtid_tagged (MySQL)", None),
     162: ("Gtid", _transaction),
     163: ("Gtid_list", _gtid_list),
     165: ("Query_compressed", _query),
+    **binlogmysql.KINDS,
     **{kind: (_ROWS_NAMES[rows[0]], _rows) for kind, rows in _ROWS.items()},
     **{kind: (name, _ignored(name)) for kind, name in _WITHOUT_EFFECT.items()},
 }

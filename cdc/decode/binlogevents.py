@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from uuid import UUID
 
 import msgspec
 
-from cdc.decode.gtid import Gtid
+from cdc.decode.gtid import Gtid, Intervals, MysqlGtid
 
 __all__ = [
     "Event",
@@ -17,7 +16,8 @@ __all__ = [
     "Heartbeat",
     "Ignored",
     "Incident",
-    "MysqlTransaction",
+    "Payload",
+    "PreviousGtids",
     "Query",
     "Reader",
     "Rotate",
@@ -59,14 +59,17 @@ class Rotate(msgspec.Struct, frozen=True):
 
 
 class Transaction(msgspec.Struct, frozen=True):
-    """A MariaDB transaction begins; one `standalone` is a single statement and has no end.
+    """A transaction begins; one `standalone` is a single statement and has no end.
+
+    MySQL does not say, so it is None: then it has an end if its first statement is BEGIN. Nor has
+    each of MySQL's an id.
 
     `xid` names the XA transaction that is `prepared` by this one, or `completed`.
     `alter` is "start", "commit" or "rollback" for the halves of a two-phase ALTER TABLE.
     """
 
-    gtid: Gtid
-    standalone: bool
+    gtid: Gtid | MysqlGtid | None
+    standalone: bool | None
     ddl: bool
     prepared: bool = False
     completed: bool = False
@@ -74,11 +77,18 @@ class Transaction(msgspec.Struct, frozen=True):
     alter: str = ""
 
 
-class MysqlTransaction(msgspec.Struct, frozen=True):
-    """A MySQL transaction begins; `server` is None when it has no global id."""
+class Payload(msgspec.Struct, frozen=True):
+    """The events of a whole transaction of MySQL, perhaps compressed from `size` bytes."""
 
-    server: UUID | None
-    number: int
+    data: bytes
+    compressed: bool
+    size: int
+
+
+class PreviousGtids(msgspec.Struct, frozen=True):
+    """The MySQL position a file begins at."""
+
+    gtids: Intervals
 
 
 class GtidList(msgspec.Struct, frozen=True):
@@ -119,6 +129,7 @@ class RowsEvent(msgspec.Struct, frozen=True):
     """Rows of one table; `kind` is b"I", b"U" or b"D".
 
     `before` and `after` are bitmaps of the columns an image has; `ends` closes its statement.
+    `parts`: new rows may have parts of a JSON document only.
     """
 
     kind: bytes
@@ -128,6 +139,7 @@ class RowsEvent(msgspec.Struct, frozen=True):
     after: bytes
     data: bytes
     ends: bool
+    parts: bool = False
 
 
 class Incident(msgspec.Struct, frozen=True):
@@ -138,9 +150,10 @@ class Incident(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """Nothing was written since the header's `end` in `file`."""
+    """Nothing was written since `offset` in `file`; where it is 0, the header's `end`."""
 
     file: str
+    offset: int = 0
 
 
 class Stopped(msgspec.Struct, frozen=True):
@@ -157,7 +170,8 @@ Event = (
     Format
     | Rotate
     | Transaction
-    | MysqlTransaction
+    | Payload
+    | PreviousGtids
     | GtidList
     | Query
     | Xid

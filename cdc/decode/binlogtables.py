@@ -17,17 +17,34 @@ import msgspec
 from cdc.decode.binlogevents import Reader, TableEvent
 from schemas.table import TableId
 
-__all__ = ["BINARY", "LoggedColumn", "LoggedTable", "table_of"]
+__all__ = [
+    "BINARY",
+    "JSON",
+    "MARIADB_TEXTS",
+    "MYSQL_TEXTS",
+    "VECTOR",
+    "LoggedColumn",
+    "LoggedTable",
+    "table_of",
+]
 
 BINARY = 63
 """The collation of what has no characters."""
 
-_ONE_BYTE = {4, 5, 17, 18, 19, 140, 242, 245, 249, 250, 251, 252, 255}
+VECTOR, JSON = 242, 245
+"""Types of MySQL alone."""
+
+_ONE_BYTE = {4, 5, 17, 18, 19, 140, VECTOR, JSON, 249, 250, 251, 252, 255}
 _TWO_BYTES = {15, 16, 141, 246, 247, 248, 253, 254}
 _NO_BYTES = {1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14}
 _NUMBERS = {1, 2, 3, 4, 5, 8, 9, 13, 246}
-_TEXTS = {15, 140, 141, 249, 250, 251, 252, 253, 254, 255}
 _STRING, _ENUM, _SET = 254, 247, 248
+
+
+_TEXTS = {15, 140, 141, 249, 250, 251, 252, 253, 254}
+MARIADB_TEXTS = frozenset({*_TEXTS, 255})
+MYSQL_TEXTS = frozenset({*_TEXTS, VECTOR})
+"""Types that the metadata has a collation for: geometries are texts here, vectors there."""
 
 
 class LoggedColumn(msgspec.Struct, frozen=True):
@@ -63,8 +80,11 @@ class LoggedTable(msgspec.Struct, frozen=True):
     collated: bool = True
 
 
-def table_of(event: TableEvent) -> LoggedTable:
-    """Read a Table_map event. Raises `ValueError` for one that is cut or has unknown types."""
+def table_of(event: TableEvent, texts: frozenset[int]) -> LoggedTable:
+    """Read a Table_map event; `texts` are the server's.
+
+    Raises `ValueError` for one that is cut or has unknown types.
+    """
     reader = Reader(event.body)
     reader.number(2)
     table = TableId(reader.name(), reader.name())
@@ -82,7 +102,7 @@ def table_of(event: TableEvent) -> LoggedTable:
     while reader.left:
         kind = reader.number(1)
         extra[kind] = reader.take(reader.packed())
-    return _described(table, found, extra)
+    return _described(table, found, extra, texts)
 
 
 def _column(code: int, sizes: Reader) -> LoggedColumn:
@@ -107,7 +127,7 @@ def _wide(code: int, low: int, high: int) -> LoggedColumn:
 
 
 def _described(
-    table: TableId, columns: list[LoggedColumn], extra: Mapping[int, bytes]
+    table: TableId, columns: list[LoggedColumn], extra: Mapping[int, bytes], texts: frozenset[int]
 ) -> LoggedTable:
     """Return the table with what the optional metadata says of its columns."""
     facts: list[dict[str, Any]] = [{} for _ in columns]
@@ -117,8 +137,8 @@ def _described(
         numbers = [place for place, column in enumerate(columns) if column.code in _NUMBERS]
         _signs(extra.get(1, b""), numbers, facts)
     if collated:
-        texts = [place for place, column in enumerate(columns) if column.code in _TEXTS]
-        _collations(extra.get(2), extra.get(3), texts, facts)
+        told = [place for place, column in enumerate(columns) if column.code in texts]
+        _collations(extra.get(2), extra.get(3), told, facts)
     if named:
         _named(extra, columns, facts)
     found = tuple(

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
 
-__all__ = ["Domains", "Gtid", "Interval", "Intervals"]
+__all__ = ["Domains", "Gtid", "Gtids", "Interval", "Intervals", "MysqlGtid"]
 
 _U32, _U64 = 1 << 32, 1 << 64
 _TAG = re.compile(r"[a-z_][a-z0-9_]{0,31}")
@@ -87,11 +87,49 @@ class Domains:
         """Tell whether everything in `other` lies at or before this position."""
         return all(self.contains(gtid) for gtid in other._last.values())
 
-    def advanced(self, gtid: Gtid) -> Domains:
+    def advanced(self, gtid: Gtid) -> Self:
         """Return the position behind `gtid`. Raises `ValueError` when it is behind it already."""
         if self.contains(gtid):
             raise ValueError(f"{gtid} comes at or before {self}")
-        return Domains([*self._last.values(), gtid])
+        return type(self)([*self._last.values(), gtid])
+
+
+class Gtids(Protocol):
+    """What was executed up to a place of the log, whichever server's log it is."""
+
+    def contains(self, gtid: Any) -> bool:
+        """Tell whether one transaction is in it."""
+        ...
+
+    def covers(self, other: Any) -> bool:
+        """Tell whether everything in `other`, of the same kind, is in it."""
+        ...
+
+    def advanced(self, gtid: Any) -> Self:
+        """Return what was executed with one more. Raises `ValueError` when it has it already."""
+        ...
+
+
+class MysqlGtid(NamedTuple):
+    """One transaction of MySQL: counted per server, and there per tag."""
+
+    server: UUID
+    tag: str
+    number: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the id `text` names. Raises `ValueError` when it is none."""
+        server, *rest = text.split(":")
+        if len(rest) not in (1, 2):
+            raise ValueError(f"{text!r} is no global transaction id: uuid:number, uuid:tag:number")
+        tag = rest[0].lower() if len(rest) > 1 else ""
+        if tag and _TAG.fullmatch(tag) is None:
+            raise ValueError(f"{tag!r} is no tag")
+        return cls(UUID(server), tag, _number(rest[-1], 1 << 63))
+
+    def __str__(self) -> str:
+        return ":".join(filter(None, (str(self.server), self.tag, str(self.number))))
 
 
 class Interval(NamedTuple):
@@ -104,7 +142,7 @@ class Interval(NamedTuple):
         return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
-_Owner = tuple[UUID, str]
+Owner = tuple[UUID, str]
 
 
 class Intervals:
@@ -112,14 +150,14 @@ class Intervals:
 
     __slots__ = ("_sets",)
 
-    def __init__(self, sets: Mapping[_Owner, Iterable[Interval]] | None = None) -> None:
+    def __init__(self, sets: Mapping[Owner, Iterable[Interval]] | None = None) -> None:
         merged = {owner: _merged(intervals) for owner, intervals in (sets or {}).items()}
         self._sets = {owner: found for owner, found in merged.items() if found}
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read "uuid:1-5:7,uuid:tag:1-3"; empty is the empty set. Raises `ValueError`."""
-        sets: dict[_Owner, list[Interval]] = {}
+        sets: dict[Owner, list[Interval]] = {}
         for part in "".join(text.split()).split(","):
             if part:
                 _read_server(part, sets)
@@ -141,10 +179,21 @@ class Intervals:
     def __hash__(self) -> int:
         return hash(str(self))
 
-    def contains(self, server: UUID, number: int, tag: str = "") -> bool:
+    def __bool__(self) -> bool:
+        return bool(self._sets)
+
+    def parts(self) -> list[tuple[Owner, tuple[Interval, ...]]]:
+        """Return what the set has, by server and tag."""
+        return sorted(self._sets.items())
+
+    def contains(self, gtid: MysqlGtid) -> bool:
         """Tell whether one transaction is in the set."""
-        known = self._sets.get((server, tag), ())
-        return any(first <= number <= last for first, last in known)
+        known = self._sets.get((gtid.server, gtid.tag), ())
+        return any(first <= gtid.number <= last for first, last in known)
+
+    def names(self, gtid: str) -> bool:
+        """Tell whether the transaction called `gtid` is in the set."""
+        return self.contains(MysqlGtid.parse(gtid))
 
     def covers(self, other: Intervals) -> bool:
         """Tell whether every transaction of `other` is in this set."""
@@ -154,15 +203,16 @@ class Intervals:
             for first, last in intervals
         )
 
-    def advanced(self, server: UUID, number: int, tag: str = "") -> Intervals:
+    def advanced(self, gtid: MysqlGtid) -> Self:
         """Return the set with one more transaction. Raises `ValueError` when it has it."""
-        if self.contains(server, number, tag):
-            raise ValueError(f"{server}:{number} is in the set already")
+        if self.contains(gtid):
+            raise ValueError(f"{gtid} is in the set already")
+        server, tag, number = gtid
         known = self._sets.get((server, tag), ())
-        return Intervals({**self._sets, (server, tag): [*known, Interval(number, number)]})
+        return type(self)({**self._sets, (server, tag): [*known, Interval(number, number)]})
 
 
-def _read_server(part: str, sets: dict[_Owner, list[Interval]]) -> None:
+def _read_server(part: str, sets: dict[Owner, list[Interval]]) -> None:
     """Read one server's part of a set: its uuid, intervals, tags and their intervals."""
     name, *pieces = part.split(":")
     server, tag, counted = UUID(name), "", 0

@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from cdc.decode import mysqlvalues as values
-from cdc.decode.binlogtables import BINARY, LoggedColumn
+from cdc.decode.binlogtables import BINARY, JSON, VECTOR, LoggedColumn
 from cdc.decode.charsets import decoder
+from cdc.decode.mysqljson import json_text
 from schemas.floats import float32_text, float64_text
 from schemas.table import Type
 
@@ -76,6 +77,7 @@ _GEOMETRIES = (
     "multilinestring",
     "multipolygon",
     "geometrycollection",
+    "geomcollection",  # the same, as MySQL's catalogue has it
 )
 
 KINDS: dict[str, Kind] = {
@@ -99,7 +101,8 @@ KINDS: dict[str, Kind] = {
     "varbinary": Kind((15, 253), "bytes"),
     **{f"{size}text": Kind((252,), "string") for size in _LENGTHS},
     **{f"{size}blob": Kind((252,), "bytes") for size in _LENGTHS},
-    "json": Kind((252,), "json"),
+    "json": Kind((252, JSON), "json"),
+    "vector": Kind((VECTOR,), "bytes"),
     "enum": Kind((247,), "enum"),
     "set": Kind((248,), "text"),
     "uuid": Kind((254,), "uuid"),
@@ -107,7 +110,7 @@ KINDS: dict[str, Kind] = {
     "inet6": Kind((254,), "text"),
     **{name: Kind((255,), "bytes") for name in _GEOMETRIES},
 }
-"""MariaDB 10.6 to 11.8. A type that is not here is refused by name."""
+"""MariaDB 10.6 to 11.8, MySQL 8.0 to 9.7. A type that is not here is refused by name."""
 
 _FIXED = {"uuid": 16, "inet6": 16, "inet4": 4}
 _MOMENTS = ("date", "time", "datetime", "timestamp")
@@ -251,6 +254,8 @@ def reader(column: MysqlColumn, logged: LoggedColumn) -> values.Read:
         return simple[kind]()
     if kind in _MOMENTS:
         return values.moment(kind, size)
+    if logged.code == JSON:
+        return values.prefixed(logged.size, json_text)
     return values.prefixed(_prefix(logged), hexed if _is_bytes(kind) else decoder(column.charset))
 
 
@@ -266,7 +271,7 @@ def native(column: MysqlColumn, logged: LoggedColumn) -> Native:
         return kind, column.precision, column.scale
     if kind in _MOMENTS:
         return kind, logged.size, 0
-    if kind in _READ_ALONE:
+    if kind in _READ_ALONE or logged.code == JSON:
         return "", 0, 0
     if _is_bytes(kind):
         return "bytes", _prefix(logged), 0
@@ -275,7 +280,7 @@ def native(column: MysqlColumn, logged: LoggedColumn) -> Native:
 
 def _prefix(logged: LoggedColumn) -> int:
     """Return how many bytes the length of a text has."""
-    if logged.code in (252, 255):
+    if logged.code in (252, 255, VECTOR):
         return logged.size
     return 1 if logged.size < 256 else 2
 

@@ -11,7 +11,7 @@ from contextlib import closing
 
 from cdc.decode import binlog
 from cdc.decode.binlogevents import Format, Query, Rotate, Transaction
-from cdc.decode.gtid import Domains
+from cdc.decode.gtid import Domains, Gtids
 from cdc.errors import SourceUnavailable, UnknownEvent
 from cdc.mariadb.connection import Login
 from cdc.mariadb.dialect import Dialect
@@ -36,7 +36,7 @@ class Ahead:
         self._dialect = dialect
         self._begun = False
         self._place = Place("", 0)
-        self._gtid = Domains()
+        self._gtid: Gtids = Domains()
         self._checksum = False
         self._alter = ""
         self._found: list[tuple[Place, Statement]] = []

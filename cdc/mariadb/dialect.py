@@ -9,10 +9,11 @@ All else in this package asks here, and does not know which of them it talks to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from cdc.decode.gtid import Intervals
 from cdc.mariadb.connection import Connection
 from cdc.mariadb.position import Place, Position
 
@@ -31,19 +32,7 @@ class View(msgspec.Struct, frozen=True):
     """
 
     place: Place
-    seen: Seen | None = None
-
-
-class Seen(Protocol):
-    """Transactions, as a value."""
-
-    def covers(self, other: Self) -> bool:
-        """Tell whether every transaction of `other` is among them."""
-        ...
-
-    def names(self, gtid: str) -> bool:
-        """Tell whether the transaction called `gtid` is."""
-        ...
+    seen: Intervals | None = None
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -59,7 +48,8 @@ class Dialect(Protocol):
 
     `name` is what it is called, `word` what native types begin with. `columns` is the query for a
     table's columns, `charsets` that for (collation number, character set). `grants` are the rights
-    that a user needs beside SELECT.
+    that a user needs beside SELECT, `texts` the types the log has a collation for. `whole_rows`:
+    rows that were logged without all of their columns, or without the names of these, are refused.
     """
 
     name: str
@@ -68,6 +58,8 @@ class Dialect(Protocol):
     columns: str
     charsets: str
     grants: str
+    texts: frozenset[int]
+    whole_rows: bool
 
     def log_end(self, connection: Connection) -> Place:
         """Return where the log ends now. Raises `errors.Stop` when there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple, Self
 
-from cdc.decode.gtid import Domains
+from cdc.decode.gtid import Domains, Gtids
 from cdc.source import StoredPosition
 from schemas.change import Stamp
 
@@ -62,7 +62,7 @@ class Position(StoredPosition, frozen=True):
         """Refuse a position that is none; what is decoded says so as a wrong type would."""
         self.gtids()
 
-    def gtids(self) -> Domains:
+    def gtids(self) -> Gtids:
         """Return what `gtid` says. Raises `ValueError`."""
         return Domains.parse(self.gtid)
 

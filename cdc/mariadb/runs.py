@@ -9,6 +9,7 @@ from cdc.mariadb.images import is_whole, packed
 from cdc.mariadb.partial import has_keys, packed_partly
 from cdc.mariadb.statements import SCHEMA, Deed, Statement, read_statement
 from cdc.mariadb.tables import Shape, Tables
+from cdc.mysql.documents import packed_documents
 from schemas.change import Origin, Rows
 from schemas.table import TableSchema
 
@@ -70,10 +71,12 @@ class Run:
         self._put(shape.schema, found, index)
 
     def _packed(self, event: RowsEvent, shape: Shape) -> list[bytes]:
+        if is_whole(event) and event.parts:
+            return packed_documents(event, shape.readers, shape.documents)
         if is_whole(event):
             return packed(event, shape.images)
         key = shape.schema.key_indexes()
-        if not has_keys(event, key):
+        if self._tables.facts.dialect.whole_rows or not has_keys(event, key):
             raise _partial(shape.schema)
         self._partly = True
         return packed_partly(event, shape.readers, key)

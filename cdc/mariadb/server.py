@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from cdc.connector import Finding
+from cdc.decode.binlogtables import MARIADB_TEXTS
 from cdc.errors import Stop
 from cdc.mariadb import opening, preflight
 from cdc.mariadb.catalog import Catalog
@@ -46,6 +47,8 @@ class MariaDB:
     columns = _COLUMNS
     charsets = _CHARSETS
     grants = "REPLICATION SLAVE, BINLOG MONITOR"
+    texts = MARIADB_TEXTS
+    whole_rows = False
 
     def log_end(self, connection: Connection) -> Place:
         """Inside a consistent snapshot: where the log ended then."""

@@ -6,7 +6,8 @@
 Why it is right: S and the place P of the log are taken as one (`chunks.py`). The stream has not
 passed P yet, for the same loop reads both, and it stops at P until the chunk has left. So every
 change before P comes before the chunk, which holds its effect; every change behind P comes after
-it and overwrites it. Nothing has to be compared by key, and nothing is written on the server.
+it and overwrites it. Nothing is written on the server. MariaDB takes S and P as one, so nothing has
+to be compared by key either; MySQL does not, and what lies between is `overlap.py`'s.
 
 A table without a usable key is read whole in one snapshot while the stream stands at its place; a
 truncation leaves first when anything of the table left before.
@@ -30,6 +31,7 @@ from cdc.mariadb.chunks import (
     TableBusy,
     order_of,
 )
+from cdc.mariadb.overlap import Overlap
 from cdc.mariadb.position import Position
 from cdc.mariadb.tables import Tables
 from cdc.mariadb.transactions import Transactions
@@ -49,6 +51,7 @@ class _Flight(msgspec.Struct):
     job: Job
     schema: TableSchema
     chunk: Chunk
+    overlap: Overlap
     pieces: Iterator[Chunk] | None = None
 
 
@@ -75,6 +78,8 @@ class Snapshots:
 
     def meet(self, rows: Sequence[Rows]) -> None:
         """Note that rows of tables to be read leave before them, and store that."""
+        if self._flight is not None:
+            self._flight.overlap.note(rows)
         for job in self.jobs if rows else ():
             if not job.attempt and any(found.schema.table == job.table for found in rows):
                 self.jobs.met(job.table)
@@ -87,7 +92,8 @@ class Snapshots:
             if transactions.arrived:
                 self._let_out(flight, transactions)
             return
-        if not self.jobs or time.monotonic() < self._later:
+        inside = transactions.position.commit > transactions.position.complete
+        if not self.jobs or inside or time.monotonic() < self._later:
             return
         job = next(iter(self.jobs))
         try:
@@ -117,18 +123,24 @@ class Snapshots:
             )
         job.estimate = 0 if job.where else facts.rows
         if not what.order:
-            pieces = self._reader.all_rows(what, self._limits, delivered)
             job.done = 0
-            flight = _Flight(job, what.schema, next(pieces), pieces)
-        else:
-            chunk = self._reader.read(what, job.after, self._limits, delivered)
-            flight = _Flight(job, what.schema, chunk)
+        flight = self._fly(job, what, delivered)
         now = self._catalog.find(job.table)
         if now is None or (now.columns, now.primary_key) != (facts.columns, facts.primary_key):
             self._drop(flight)
             raise TableBusy(f"{job.table} was changed while it was read")
         self.waiting = ""
         return flight
+
+    def _fly(self, job: Job, what: Slice, delivered: Position) -> _Flight:
+        pieces = None
+        if what.order:
+            chunk = self._reader.read(what, job.after, self._limits, delivered)
+        else:
+            pieces = self._reader.all_rows(what, self._limits, delivered)
+            chunk = next(pieces)
+        overlap = Overlap(chunk.view, what.schema, by_key=bool(what.order))
+        return _Flight(job, what.schema, chunk, overlap, pieces)
 
     def _slice(self, facts: TableFacts, where: str) -> Slice:
         schema = self._tables.described(facts)
@@ -151,7 +163,8 @@ class Snapshots:
     def _let_out(self, flight: _Flight, transactions: Transactions) -> None:
         """Let a chunk leave, or the next piece of a whole table."""
         job, chunk = flight.job, flight.chunk
-        if self.jobs.get(job.table) is not job:  # it was asked for anew, or its shape changed
+        anew = self.jobs.get(job.table) is not job  # it was asked for again, or its shape changed
+        if anew or flight.overlap.spoiled:
             self._drop(flight)
             self._land(transactions)
             return
@@ -173,8 +186,9 @@ class Snapshots:
 
     def _leave(self, flight: _Flight, chunk: Chunk, transactions: Transactions) -> None:
         job = flight.job
-        if chunk.lines:
-            transactions.insert(flight.schema, chunk.lines, "copy")
+        lines = flight.overlap.kept(chunk.lines)
+        if lines:
+            transactions.insert(flight.schema, lines, "copy")
         job.done += len(chunk.lines)
         if flight.pieces is None:
             job.after = chunk.after

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from cdc.decode.binlogevents import TableEvent
-from cdc.decode.binlogtables import LoggedColumn, LoggedTable, table_of
+from cdc.decode.binlogtables import JSON, LoggedColumn, LoggedTable, table_of
 from cdc.decode.mysqltypes import (
     MysqlColumn,
     fits,
@@ -65,11 +65,15 @@ class Wants(Protocol):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """One version of a table: its schema, what reads its row images, and each of their columns."""
+    """One version of a table: its schema, what reads its row images, and each of their columns.
+
+    `documents` are the places of MySQL's JSON columns.
+    """
 
     schema: TableSchema
     images: Images
     readers: tuple[Read, ...]
+    documents: frozenset[int] = frozenset()
 
 
 class Tables:
@@ -153,7 +157,7 @@ class Tables:
 
     def _make(self, event: TableEvent) -> Shape | None:
         try:
-            logged = table_of(event)
+            logged = table_of(event, self.facts.dialect.texts)
         except ValueError as error:
             raise UnknownEvent(f"a Table_map event cannot be read: {error}") from error
         if not self._wants(logged.table):
@@ -171,8 +175,11 @@ class Tables:
             raise self._refused(logged.table, error) from error
 
     def _defined(self, table: TableId) -> TableFacts:
-        if self._definitions is None:
-            raise PreflightFailed(f"rows of {table} were logged without names of their columns")
+        if self._definitions is None or self.facts.dialect.whole_rows:
+            raise PreflightFailed(
+                f"rows of {table} were logged without names of their columns",
+                hint="SET GLOBAL binlog_row_metadata = 'FULL'; then `cdc position reset`",
+            )
         return self._definitions.of(table)
 
     def _shape(self, logged: LoggedTable, chosen: Sequence[ColumnFacts]) -> Shape:
@@ -182,7 +189,8 @@ class Tables:
         pairs = [(f.column, column) for f, column in zip(chosen, logged.columns, strict=True)]
         readers = tuple(reader(*pair) for pair in pairs)
         images = image_reader(readers, [native(*pair) for pair in pairs])
-        return Shape(schema, images, readers)
+        documents = (place for place, c in enumerate(logged.columns) if c.code == JSON)
+        return Shape(schema, images, readers, frozenset(documents))
 
 
 def _refuse_versioned(facts: TableFacts | None) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from cdc.decode import binlog
+from cdc.decode import binlog, binlogmysql
 from cdc.decode.binlogevents import (
     Event,
     Format,
@@ -29,7 +29,8 @@ from cdc.decode.binlogevents import (
     Header,
     Heartbeat,
     Incident,
-    MysqlTransaction,
+    Payload,
+    PreviousGtids,
     Query,
     Rotate,
     RowsEvent,
@@ -66,6 +67,15 @@ class _Open(msgspec.Struct):
     begun: Transaction
     header: Header
     spill: Spill
+    first: bool = True
+
+    def ended_by(self, deed: Deed) -> bool:
+        """Tell whether a statement is the last of the transaction."""
+        alone = self.begun.standalone
+        if alone is None:
+            alone = self.first and deed is not Deed.BEGIN
+        self.first = False
+        return alone or deed in (Deed.COMMIT, Deed.ROLLBACK)
 
 
 class Transactions:
@@ -154,13 +164,13 @@ class Transactions:
         self._pass(header, len(data))
         if isinstance(event, Transaction):
             self._begin(event, header)
-        elif isinstance(event, (Incident, MysqlTransaction)):
+        elif isinstance(event, Incident):
             raise self._strange(event)
         elif self._open is not None:
             self._hold(event, data)
         elif isinstance(event, _KEPT):
             raise UnknownEvent(f"{event} at {self.place} comes outside of a transaction")
-        elif isinstance(event, GtidList) and header.end:
+        elif isinstance(event, (GtidList, PreviousGtids)) and header.end:
             self._idle()
 
     def _decoded(self, data: bytes) -> tuple[Header, Event]:
@@ -180,8 +190,8 @@ class Transactions:
             if self._open is not None and header.end:  # the server died while it wrote it
                 self._open.spill.close()
                 self._open = None
-        elif self._open is None and header.end:
-            self.place = Place(event.file, header.end)
+        elif self._open is None and (event.offset or header.end):
+            self.place = Place(event.file, event.offset or header.end)
         self._idle()
 
     def _pass(self, header: Header, size: int) -> None:
@@ -195,23 +205,30 @@ class Transactions:
             file, offset = self.place
             self.position = msgspec.structs.replace(self.position, file=file, offset=offset)
 
-    def _strange(self, event: Incident | MysqlTransaction) -> UnknownEvent:
-        if isinstance(event, Incident):
-            return UnknownEvent(
-                f"the server says at {self.place} that its log may lack something: "
-                f"{event.message} (incident {event.number})",
-                hint="read everything again: `cdc position reset`",
-            )
-        return UnknownEvent(f"{event} at {self.place} is MySQL's, which cannot be read yet")
+    def _strange(self, event: Incident) -> UnknownEvent:
+        return UnknownEvent(
+            f"the server says at {self.place} that its log may lack something: "
+            f"{event.message} (incident {event.number})",
+            hint="read everything again: `cdc position reset`",
+        )
 
     def _begin(self, event: Transaction, header: Header) -> None:
         if self._open is not None:
             raise UnknownEvent(f"{event.gtid} begins before {self._open.begun.gtid} has ended")
+        if event.gtid is None:
+            raise UnknownEvent(
+                f"the transaction at {self.place} has no global id",
+                hint="SET GLOBAL gtid_mode = ON, step by step, on every server of the topology; "
+                "then begin anew with `cdc position reset`",
+            )
         self._open = _Open(event, header, self._spill())
 
     def _hold(self, event: Event, data: bytes) -> None:
         """Keep an event of the open transaction; hand all out when it was the last."""
         opened = self._transaction()
+        if isinstance(event, Payload):
+            self._unfold(event)
+            return
         if isinstance(event, (TableEvent, RowsEvent, Query)):
             opened.spill.add(data)
         if opened.begun.prepared or opened.begun.completed:
@@ -222,10 +239,18 @@ class Transactions:
         ends = isinstance(event, (Xid, XaPrepare))
         if isinstance(event, Query):
             statement = read_statement(event.text, event.database)
-            ends = opened.begun.standalone or statement.deed in (Deed.COMMIT, Deed.ROLLBACK)
+            ends = opened.ended_by(statement.deed)
         if ends:
             self._leaving = self._leave(opened)
             self._open = None
+
+    def _unfold(self, payload: Payload) -> None:
+        """Take the events that were logged as one."""
+        try:
+            for data in binlogmysql.events_of(payload, checksum=self._checksum):
+                self._hold(self._decoded(data)[1], data)
+        except ValueError as error:
+            raise UnknownEvent(f"an event behind {self.place} cannot be read: {error}") from error
 
     def _transaction(self) -> _Open:
         if self._open is None:

@@ -1,46 +1,17 @@
-"""The key cells of raw rows, and rows whose key changed."""
+"""Rows whose key changed, read again where they were logged without a value."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from schemas.change import ABSENT, Change, Op, Row, Rows
-from schemas.forms import Read, read_copy, read_pgoutput, split_tuple
+from schemas.forms import Read, read_pgoutput
 from schemas.table import TableSchema
 
-__all__ = ["keys_of", "line_key", "refill"]
+__all__ = ["refill"]
 
 Reselect = Callable[[TableSchema, Sequence[str]], Row | None]
 """Schema and new key → the row as it is now, None when it is gone."""
-
-
-def keys_of(rows: Rows) -> set[tuple[object, ...]]:
-    """Return every key, old or new, that a run of rows touched."""
-    indexes = rows.schema.key_indexes()
-    found: set[tuple[object, ...]] = set()
-    for item in rows.items:
-        if isinstance(item, Change):
-            sides = [side for side in (item.before, item.after) if side is not None]
-        else:
-            sides = _sides(item)
-        found.update(tuple(side[index] for index in indexes) for side in sides)
-    return found
-
-
-def _sides(item: bytes) -> list[Row]:
-    before, at = split_tuple(item, 2)
-    if at == len(item):
-        return [before]
-    return [before, split_tuple(item, at + 1)[0]]
-
-
-def line_key(line: bytes, indexes: Sequence[int]) -> tuple[object, ...]:
-    """Return the key cells of a COPY line."""
-    if b"\\" in line:
-        cells = read_copy(line).after or ()
-        return tuple(cells[index] for index in indexes)
-    fields = line.split(b"\t", max(indexes) + 1)
-    return tuple(fields[index] for index in indexes)
 
 
 def refill(rows: Rows, reselect: Reselect, *, every: bool = False) -> list[Rows]:

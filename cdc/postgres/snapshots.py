@@ -19,9 +19,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from cdc.keys import keys_of, line_key
 from cdc.postgres.catalog import TableFacts, TableLocked
 from cdc.postgres.chunks import Chunk, ChunkReader, ConditionRefused, Limits, Slice, Snapshot
-from cdc.postgres.keys import keys_of, line_key, refill
+from cdc.postgres.keys import refill
 from cdc.postgres.opening import Opening
 from cdc.postgres.position import Position
 from cdc.postgres.relations import Relations, Turn, relation_of

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from cdc.connector import Context, Finding
 from cdc.mariadb.catalog import Catalog, Selection
 from cdc.mariadb.connection import Login, connect
+from cdc.mariadb.dialect import Dialect
 from cdc.mariadb.preflight import findings
 from cdc.mariadb.server import MariaDB
 from cdc.mariadb.session import Session
@@ -26,7 +27,7 @@ from cdc.mariadb.tables import Tables
 from cdc.source import Source
 from schemas.table import TableSchema
 
-__all__ = ["Config", "check", "create", "discover", "server_id", "settings"]
+__all__ = ["Config", "check", "create", "discover", "found_tables", "server_id", "settings"]
 
 _MEGABYTE = 1 << 20
 _IDS_FROM, _IDS = 1 << 31, 1 << 30
@@ -88,10 +89,10 @@ def server_id(context: Context) -> int:
     return _IDS_FROM + int.from_bytes(hashlib.sha256(name).digest()[:8], "big") % _IDS
 
 
-def settings(context: Context, config: Config) -> Settings:
+def settings(context: Context, config: Config, dialect: Dialect) -> Settings:
     """Return what the source's parts need to know, names filled in."""
     return Settings(
-        dialect=MariaDB(),
+        dialect=dialect,
         url=config.url.get_secret_value(),
         application=f"cdc {context.pipeline}.{context.name}",
         tables=config.tables,
@@ -108,19 +109,24 @@ def settings(context: Context, config: Config) -> Settings:
 
 def create(context: Context, config: Config) -> Source:
     """Return the source; nothing is connected before `open`."""
-    return Session(settings(context, config))
+    return Session(settings(context, config, MariaDB()))
 
 
 def check(context: Context, config: Config) -> Iterator[Finding]:
     """Yield every precondition, one by one, with the SQL that repairs it."""
-    return findings(settings(context, config))
+    return findings(settings(context, config, MariaDB()))
 
 
 def discover(config: Config) -> Iterator[TableSchema]:
     """Yield the tables the globs select, as they are now. Raises `errors.CdcError`."""
-    login = Login(config.url.get_secret_value(), "cdc init")
+    return found_tables(config, MariaDB())
+
+
+def found_tables(config: Config, dialect: Dialect) -> Iterator[TableSchema]:
+    """Yield the tables the globs select on a server that speaks `dialect`."""
+    login = Login(config.url.get_secret_value(), "cdc init", system=dialect.name)
     with closing(connect(login)) as connection:
-        catalog = Catalog(connection, login, MariaDB())
+        catalog = Catalog(connection, login, dialect)
         selection = Selection(catalog, config.tables)
         tables = Tables(catalog, selection, config.key)
         for facts in selection.tables():

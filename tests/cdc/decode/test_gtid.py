@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.decode.gtid import Domains, Gtid, Interval, Intervals
+from cdc.decode.gtid import Domains, Gtid, Interval, Intervals, MysqlGtid
 
 U32 = st.integers(0, 2**32 - 1)
 GTIDS = st.builds(Gtid, st.integers(0, 5), U32, st.integers(0, 2**64 - 1))
@@ -61,8 +61,8 @@ def test_a_mysql_set_is_read_as_it_is_printed(sets: dict[tuple[UUID, str], list[
     assert Intervals.parse(str(found)) == found
     for (server, tag), intervals in sets.items():
         for first, last in intervals:
-            assert found.contains(server, first, tag)
-            assert found.contains(server, last, tag)
+            assert found.contains(MysqlGtid(server, tag, first))
+            assert found.names(f"{server}:{tag}:{last}" if tag else f"{server}:{last}")
 
 
 @given(SETS, OWNERS, st.integers(1, 80))
@@ -70,9 +70,10 @@ def test_a_mysql_set_has_what_it_was_advanced_by(
     sets: dict[tuple[UUID, str], list[Interval]], owner: tuple[UUID, str], number: int
 ) -> None:
     before = Intervals(sets)
-    if not before.contains(owner[0], number, owner[1]):
-        after = before.advanced(owner[0], number, owner[1])
-        assert after.contains(owner[0], number, owner[1])
+    gtid = MysqlGtid(*owner, number)
+    if not before.contains(gtid):
+        after = before.advanced(gtid)
+        assert after.contains(gtid)
         assert after.covers(before)
         assert not before.covers(after)
 
@@ -80,8 +81,8 @@ def test_a_mysql_set_has_what_it_was_advanced_by(
 def test_a_mysql_set_joins_what_touches_and_keeps_tags_apart() -> None:
     found = Intervals.parse(f"{SERVER}:1-3:4:7:blue:2-5,{SERVER}:Blue:6")
     assert str(found) == f"{SERVER}:1-4:7:blue:2-6"
-    assert not found.contains(SERVER, 5)
-    assert found.contains(SERVER, 5, "blue")
+    assert not found.contains(MysqlGtid(SERVER, "", 5))
+    assert found.contains(MysqlGtid.parse(f"{SERVER}:Blue:5"))
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_both_executors_write_the_same_records(shop: Database, maria: MariaCaptu
 
 def test_every_type_of_the_table_of_rules_is_tried() -> None:
     tried = {kind.partition("(")[0].partition(" ")[0] for kind in VALUES}
-    assert tried == set(KINDS)
+    assert tried == set(KINDS) - {"vector", "geomcollection"}  # MySQL's alone
 
 
 def test_single_byte_character_sets_are_read_as_the_server_reads_them(shop: Database) -> None:

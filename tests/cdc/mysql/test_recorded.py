@@ -1,0 +1,238 @@
+"""What a real MySQL 9.7.4 logged, read from its own files, is what its SELECT gave.
+
+`recorded/` was made by `record.py`; `make mysql` compares with a server that runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc.decode import binlog
+from cdc.decode import mysqlvalues as values
+from cdc.decode.binlogevents import Payload, PreviousGtids, RowsEvent, TableEvent
+from cdc.decode.binlogmysql import encoded
+from cdc.decode.binlogmysql import events_of as payload_events
+from cdc.decode.binlogtables import MYSQL_TEXTS, table_of
+from cdc.decode.gtid import Intervals
+from cdc.decode.mysqljson import changed, json_text
+from cdc.decode.mysqltypes import KINDS, MysqlColumn, logged_column, text
+from cdc.errors import UnknownEvent
+from cdc.mariadb.catalog import TableFacts
+from cdc.mariadb.spill import Spill
+from cdc.mariadb.statements import Statement
+from cdc.mariadb.tables import Tables
+from cdc.mariadb.transactions import Transactions
+from cdc.mysql.documents import packed_documents
+from cdc.mysql.position import Position
+from cdc.mysql.server import MySQL
+from fix_capture import Event, Model, events_of
+from mysql_values import VALUES
+from schemas.table import TableId
+
+FOLDER = Path(__file__).parent / "recorded"
+SERVER = UUID(int=7)
+LONGEST = 1_000
+
+
+class Recording:
+    """A log, and what SELECT gave; it also answers for the catalogue, which knows no table."""
+
+    connection: Any = None
+    login: Any = None
+    dialect = MySQL()
+
+    def __init__(self, name: str) -> None:
+        self.told = json.loads((FOLDER / f"{name}.json").read_text())
+        self.data = (FOLDER / f"{name}.binlog").read_bytes()
+        self.altered: list[Statement] = []
+
+    def find(self, _: TableId) -> TableFacts | None:
+        return None
+
+    def charsets(self) -> Mapping[int, str]:
+        return {int(number): name for number, name in self.told["charsets"].items()}
+
+    def __call__(self, table: TableId) -> bool:
+        return table.schema == "shop"
+
+    def schemas(self) -> set[str]:
+        return {"shop"}
+
+    def logged(self) -> list[bytes]:
+        """The events of all its files, each of which begins with four bytes of its own."""
+        events, at = [], 0
+        while at < len(self.data):
+            if self.data[at : at + 4] == b"\xfebin":
+                at += 4
+            size = int.from_bytes(self.data[at + 9 : at + 13], "little")
+            events.append(self.data[at : at + size])
+            at += size
+        return events
+
+    def transactions(self, memory: int = 1 << 20) -> Transactions:
+        position = Position(1, "", str(SERVER), "binlog.000001", 4)
+        tables = Tables(self, self, {})
+        made = Transactions(
+            position, tables, lambda: Spill(memory), self.altered.append, checksum=True
+        )
+        made.feed(self.logged())
+        return made
+
+    def read(self, memory: int = 1 << 20) -> tuple[list[Event], Position]:
+        """All events of the log, and the position behind them."""
+        transactions, found = self.transactions(memory), []
+        while transactions.advance():
+            pass
+        found = [event for rows in transactions.take() for event in events_of(rows)]
+        transactions.close()
+        assert isinstance(transactions.position, Position)
+        return found, transactions.position
+
+    def columns(self) -> dict[str, list[MysqlColumn]]:
+        """The columns of each table as the log has them."""
+        found: dict[str, list[MysqlColumn]] = {}
+        for data in self.logged():
+            event = binlog.decode(data, checksum=True)[1]
+            if isinstance(event, TableEvent):
+                table = table_of(event, MYSQL_TEXTS)
+                charsets = self.charsets()
+                found[table.table.name] = [logged_column(c, charsets) for c in table.columns]
+        return found
+
+
+def wanted(cell: str | None, make: Callable[[bytes], bytes] | None) -> bytes | None:
+    """What a cell of SELECT is in a record."""
+    if cell is None:
+        return None
+    raw = cell.encode("latin-1")
+    return raw if make is None or raw.startswith(b"sha256 ") else make(raw)
+
+
+def shortened(cell: Any) -> Any:
+    if cell is None or len(cell) <= LONGEST:
+        return cell
+    return b"sha256 " + hashlib.sha256(cell).hexdigest().encode()
+
+
+@pytest.mark.parametrize("name", ["types", "documents", "transactions"])
+def test_what_is_read_from_the_log_is_what_select_gave(name: str) -> None:
+    recording = Recording(name)
+    events, position = recording.read()
+    model, columns = Model(), recording.columns()
+    for event in events:
+        model.apply(event)
+    compared = 0
+    for table, told in recording.told["tables"].items():
+        if table not in columns:
+            assert told["rows"] == []
+            continue
+        makes = [text(column) for column in columns[table]]
+        assert [column.name for column in columns[table]] == told["columns"]
+        rows = [tuple(map(wanted, row, makes)) for row in told["rows"]]
+        found = [tuple(row.values()) for row in model.tables.get(f"shop.{table}", {}).values()]
+        short = [tuple(map(shortened, row)) for row in found]
+        assert sorted(short, key=repr) == sorted(
+            [tuple(map(shortened, row)) for row in rows], key=repr
+        ), table
+        compared += len(rows)
+    assert compared >= 6
+    executed = Intervals.parse(recording.told["gtid_executed"])
+    assert Intervals.parse(position.gtid) == executed
+    assert recording.told["server"].startswith("9.7.4")
+
+
+def test_every_type_of_mysql_is_recorded() -> None:
+    tried = {re.split(r"[ (]", kind)[0] for kind in VALUES}
+    another_name, mariadb = {"geomcollection"}, {"uuid", "inet4", "inet6"}
+    assert tried == set(KINDS) - another_name - mariadb
+    assert len(VALUES) == len(Recording("types").told["tables"]["every"]["columns"]) - 1
+
+
+def test_a_transaction_read_in_pieces_of_memory_is_the_same() -> None:
+    whole, small = Recording("transactions").read(), Recording("transactions").read(memory=0)
+    assert whole == small
+
+
+def test_each_event_carries_the_transaction_it_was_committed_in() -> None:
+    recording = Recording("transactions")
+    transactions = recording.transactions()
+    while transactions.advance():
+        pass
+    runs = transactions.take()
+    tagged = [run for run in runs if ":blue:" in run.origin.txid]
+    assert [len(run.items) for run in tagged] == [1]
+    executed = Intervals.parse(recording.told["gtid_executed"])
+    assert all(executed.names(run.origin.txid) for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("prepared", "the XA transaction at"), ("nameless", "has no global id")],
+)
+def test_what_cannot_be_captured_stops_by_name(name: str, message: str) -> None:
+    with pytest.raises(UnknownEvent, match=message):
+        Recording(name).read()
+
+
+def test_a_set_is_sent_in_the_form_in_which_a_log_begins_with_it() -> None:
+    """The second file of the log begins with what the first one has, a tag among it."""
+    read = [binlog.decode(data, checksum=True)[1] for data in Recording("transactions").logged()]
+    before, behind = (event.gtids for event in read if isinstance(event, PreviousGtids))
+    assert not before
+    assert any(tag for (_, tag), _ in behind.parts())
+    logged = next(data for data in reversed(Recording("transactions").logged()) if data[4] == 35)
+    assert encoded(behind) == logged[19:-4]
+    assert encoded(before) == bytes(8)
+
+
+@pytest.mark.parametrize("name", ["documents", "transactions"])
+def test_a_payload_that_was_damaged_is_refused(name: str) -> None:
+    found = []
+    for data in Recording(name).logged():
+        payload = binlog.decode(data, checksum=True)[1]
+        if isinstance(payload, Payload):
+            found.append(payload)
+    assert found
+    for payload in found:
+        assert payload.compressed
+        cut = msgspec.structs.replace(payload, data=payload.data[:-9])
+        larger = msgspec.structs.replace(payload, size=payload.size + 1)
+        for damaged in (cut, larger):
+            with pytest.raises(ValueError, match="payload"):
+                list(payload_events(damaged, checksum=True))
+
+
+def test_a_document_that_is_cut_is_one_clear_error() -> None:
+    whole = b"\0\1\0\x0c\0\x0b\0\1\0\5\1\0a"
+    assert json_text(whole) == b'{"a": 1}'
+    for end in range(1, len(whole)):
+        with pytest.raises(ValueError, match="is cut"):
+            json_text(whole[:end])
+
+
+@given(st.binary(max_size=80), st.binary(max_size=80))
+def test_any_bytes_are_a_document_or_a_value_error(document: bytes, changes: bytes) -> None:
+    with suppress(ValueError):
+        json_text(document)
+    with suppress(ValueError):
+        changed(document, changes)
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_of_changed_documents_are_rows_or_a_value_error(data: bytes) -> None:
+    readers = (values.integer(4, unsigned=False), values.prefixed(4, json_text))
+    event = RowsEvent(b"U", 1, 2, b"\3", b"\3", data, ends=True, parts=True)
+    with suppress(ValueError):
+        packed_documents(event, readers, frozenset({1}))
