@@ -11,7 +11,7 @@ PIN     = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-v
 IMAGE  := postgres mariadb mysql duckdb files s3 cel ddl
 
 .DEFAULT_GOAL := help
-.PHONY: env compile demo test lint bench bench-smoke bench-verify readme storm storm-mariadb soak mutants size differential interchange lock clean help
+.PHONY: env compile demo test lint bench bench-smoke bench-verify readme storm storm-mariadb soak mutants size differential interchange mysql lock clean help
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,9 @@ differential: $(STAMP) ## 100,000 operations captured by us and by a live Debezi
 
 interchange: $(STAMP) ## sinks of a live Debezium, in four forms, equal to the source; its slot taken over; INTERCHANGE_RECORD=1 keeps the topics
 	@$(BIN)/python -m pytest tests/interchange/live.py tests/interchange/handover.py $(ARGS)
+
+mysql: $(STAMP) ## a real MySQL, fetched by apt into build/, captured, killed and compared
+	@$(BIN)/python -m pytest $(wildcard tests/cdc/mysql/live*.py) $(ARGS)
 
 # A new lock needs uv, which is itself in the lock: the environment of the old lock will do.
 lock: ## pin the dependencies again: all of them, and those of the image and of its build

@@ -1,0 +1,142 @@
+"""What a MySQL source refuses at the start or on the way. Run by `make mysql`."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import closing
+
+import pytest
+
+from cdc.errors import GapError, PreflightFailed, Stop
+from cdc.sources import mysql
+from fix_mariadb_capture import Database
+from mysql_capture import TABLE, MyCapture, equal
+from mysql_server import READER, RealMySQL
+
+
+def test_an_xa_transaction_stops_it_by_name(shop: Database, capture: MyCapture) -> None:
+    shop.execute(TABLE)
+    capture.until_read()
+    shop.execute("XA START 'x'", "INSERT INTO t VALUES (1, 1)", "XA END 'x'", "XA PREPARE 'x'")
+    shop.execute("XA COMMIT 'x'")
+    with pytest.raises(Stop, match="the XA transaction"):
+        capture.until_caught_up()
+
+
+@pytest.mark.parametrize("image", ["MINIMAL", "NOBLOB"])
+def test_row_images_that_leave_columns_out_stop_it_by_name(
+    shop: Database, capture: MyCapture, image: str
+) -> None:
+    shop.execute("CREATE TABLE t (id int PRIMARY KEY, n int, note text)")
+    shop.execute("INSERT INTO t VALUES (1, 1, 'x')")
+    capture.until_read()
+    shop.execute(f"SET SESSION binlog_row_image = '{image}'", "UPDATE t SET n = 2")
+    with pytest.raises(Stop, match="without all of their columns"):
+        capture.until_caught_up()
+
+
+def test_rows_logged_as_statements_stop_it_by_name(shop: Database, capture: MyCapture) -> None:
+    shop.execute(TABLE)
+    capture.until_read()
+    shop.execute("SET SESSION binlog_format = 'STATEMENT'", "INSERT INTO t VALUES (1, 1)")
+    with pytest.raises(Stop, match="statement format"):
+        capture.until_caught_up()
+
+
+def captured(own: RealMySQL) -> MyCapture:
+    """A source that has read a table of one row."""
+    url = own.create_database("shop")
+    database = Database(url, own.connect("shop"))
+    database.execute(TABLE, "INSERT INTO t VALUES (1, 0)")
+    capture = MyCapture(database)
+    capture.until_read()
+    capture.until_caught_up()
+    capture.kill()
+    return capture
+
+
+def test_a_log_that_was_purged_is_a_gap(own: RealMySQL) -> None:
+    capture = captured(own)
+    with closing(capture.database.connection):
+        capture.database.execute("INSERT INTO t VALUES (2, 0)", "FLUSH BINARY LOGS")
+        [(last, *_)] = own.execute("SHOW BINARY LOG STATUS")
+        own.execute(f"PURGE BINARY LOGS TO '{last}'")
+        with pytest.raises(GapError, match="the log was purged up to") as found:
+            capture.open()
+        assert "binlog_expire_logs_seconds" in found.value.hint
+        capture.kill()
+
+
+def test_a_log_that_was_reset_is_a_gap_also_when_its_ids_have_come_again(own: RealMySQL) -> None:
+    capture = captured(own)
+    with closing(capture.database.connection):
+        own.execute("RESET BINARY LOGS AND GTIDS")
+        with pytest.raises(GapError, match="has executed"):
+            capture.open()
+        capture.kill()
+        for number in range(20):
+            capture.database.execute(f"INSERT INTO t VALUES ({100 + number}, 0)")
+        with pytest.raises(GapError, match="it was reset, or the server restored"):
+            capture.open()
+        capture.kill()
+
+
+def test_another_server_that_lacks_our_transactions_is_refused(
+    own: RealMySQL, server: RealMySQL
+) -> None:
+    capture = captured(own)
+    with closing(capture.database.connection):
+        capture.options["url"] = server.create_database(f"shop_{secrets.token_hex(4)}")
+        with pytest.raises(GapError, match="of server"):
+            capture.open()
+        capture.kill()
+
+
+def test_a_server_that_was_killed_is_gone_on_from(own: RealMySQL) -> None:
+    capture = captured(own)
+    capture.database.execute("INSERT INTO t VALUES (2, 0)")
+    capture.database.connection.close()
+    own.kill()
+    own.start()
+    with closing(own.connect("shop")) as connection:
+        capture.database.connection = connection
+        capture.database.execute("INSERT INTO t VALUES (3, 0)")
+        capture.until_caught_up()
+        assert equal(capture)
+        assert len(capture.events) == 3
+        capture.kill()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "back"),
+    [("binlog_row_metadata", "MINIMAL", "FULL"), ("binlog_row_image", "MINIMAL", "FULL")],
+)
+def test_a_server_that_logs_too_little_is_refused(
+    server: RealMySQL, capture: MyCapture, setting: str, value: str, back: str
+) -> None:
+    server.execute(f"SET GLOBAL {setting} = '{value}'")
+    try:
+        with pytest.raises(PreflightFailed, match=f"{setting} is {value}"):
+            capture.open()
+        finding = capture.findings()[setting]
+        assert (finding.level, f"SET GLOBAL {setting}" in finding.repair) == ("fail", True)
+    finally:
+        server.execute(f"SET GLOBAL {setting} = '{back}'")
+
+
+def test_check_finds_nothing_wrong_with_the_grants_of_the_page(
+    shop: Database, capture: MyCapture
+) -> None:
+    shop.execute(TABLE)
+    findings = capture.findings()
+    assert {found.level for found in findings.values()} == {"ok"}
+    [table] = mysql.discover(capture.config())
+    assert str(table.table) == f"{shop.name}.t"
+
+
+def test_check_names_the_grant_that_is_missing(server: RealMySQL, capture: MyCapture) -> None:
+    server.execute(f"REVOKE REPLICATION CLIENT ON *.* FROM {READER}@'%'")
+    try:
+        assert "REPLICATION CLIENT" in capture.findings()["log end"].repair
+    finally:
+        server.execute(f"GRANT REPLICATION CLIENT ON *.* TO {READER}@'%'")

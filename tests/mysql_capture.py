@@ -1,0 +1,84 @@
+"""A MySQL source driven as the worker drives it, and what its tests compare it with."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from cdc.connector import Finding
+from cdc.decode.gtid import Intervals
+from cdc.decode.mysqltypes import selected, text
+from cdc.mariadb.catalog import Catalog
+from cdc.mariadb.connection import Login, quoted
+from cdc.mysql.server import MySQL
+from cdc.source import Source
+from cdc.sources import mysql
+from fix_mariadb_capture import Database, MariaCapture
+from mysql_server import RealMySQL
+from schemas.table import TableId
+
+TABLE = "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL)"
+
+
+class MyCapture(MariaCapture):
+    """`MariaCapture` on MySQL."""
+
+    def config(self) -> Any:
+        return mysql.Config.model_validate(self.options)
+
+    def open(self) -> Source:
+        return self.opened(mysql.create(self.context(), self.config()))
+
+    def until_caught_up(self, _: Any = None) -> None:
+        [(end,)] = self.database.execute("SELECT @@GLOBAL.gtid_executed")
+        wanted = Intervals.parse(end)
+
+        def there() -> bool:
+            position = self.position or {}
+            known = Intervals.parse(position.get("gtid", ""))
+            return known.covers(wanted) and position["complete"] >= position["commit"]
+
+        self.until(there, f"the log's end, {end}")
+
+    def findings(self) -> dict[str, Finding]:
+        return {found.subject: found for found in mysql.check(self.context(), self.config())}
+
+
+def rows(shop: Database) -> list[tuple[bytes, ...]]:
+    return sorted((b"%d" % id_, b"%d" % n) for id_, n in shop.execute("SELECT id, n FROM t"))
+
+
+def equal(capture: MyCapture) -> bool:
+    return capture.model.rows(f"{capture.database.name}.t") == rows(capture.database)
+
+
+def numbers(count: int, first: int = 1) -> str:
+    return (
+        f"WITH RECURSIVE s (i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM s "
+        f"WHERE i < {first + count - 1}) SELECT /*+ SET_VAR(cte_max_recursion_depth=1M) */ i, 0 "
+        "FROM s"
+    )
+
+
+def selected_rows(server: RealMySQL, shop: Database, table: str) -> list[tuple[Any, ...]]:
+    """What SELECT gives, in the form of a record."""
+    with closing(server.connect(shop.name)) as connection:
+        connection.use_unicode = False
+        connection.decoders = {}
+        facts = Catalog(connection, Login("", ""), MySQL()).find(TableId(shop.name, table))
+        assert facts is not None
+        columns = [found.column for found in facts.columns]
+        wanted = ", ".join(selected(column, quoted(column.name)) for column in columns)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {wanted} FROM {quoted(table)}")
+            found = cursor.fetchall()
+    makes = [text(column) or bytes for column in columns]
+    return sorted(
+        (
+            tuple(
+                None if cell is None else make(cell) for cell, make in zip(row, makes, strict=True)
+            )
+            for row in found
+        ),
+        key=repr,
+    )
