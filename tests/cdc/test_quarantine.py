@@ -197,7 +197,7 @@ def test_a_worker_killed_around_its_commit_puts_each_row_aside_once(
         db.execute("INSERT INTO t VALUES (1, 'snapshot'), (NULL, 'bad snapshot')")
         one = worker(type="postgres", url=pg_database, key={"public.t": ["id"]}, heartbeat=0.5)
         topic = pipeline.topic("public.t")
-        for turn, point in enumerate(("before_position", "before_commit", "after_commit")):
+        for turn, point in enumerate(("before_commit", "after_commit")):
             doomed = one.start(f"publish.{point}=kill:{3 + turn}")
 
             def dead(doomed: subprocess.Popen[bytes] = doomed) -> bool:
