@@ -54,18 +54,26 @@ def system(pg_database: str) -> Iterator[Database]:
         target.close()
 
 
+@pytest.fixture(scope="class", params=[14, 15, 16, 17, 18])
+def versioned(
+    request: pytest.FixtureRequest, postgres_server: Callable[[int], Any]
+) -> Iterator[str]:
+    """A database of each version for all tests of a class; each leaves it empty."""
+    server = postgres_server(request.param)
+    name = f"sink_{secrets.token_hex(4)}"
+    yield server.create_database(name)
+    server.drop_database(name)
+
+
 class TestPostgres(TargetContract):
-    @pytest.fixture(params=[14, 15, 16, 17, 18])
-    def system(
-        self, request: pytest.FixtureRequest, postgres_server: Callable[[int], Any]
-    ) -> Iterator[Database]:
-        server = postgres_server(request.param)
-        name = f"sink_{secrets.token_hex(4)}"
-        database = Database(server.create_database(name), workers=2)
+    @pytest.fixture
+    def system(self, versioned: str) -> Iterator[Database]:
+        database = Database(versioned, workers=2)
         yield database
         for target in database.opened:
             target.close()
-        server.drop_database(name)
+        execute(database, "DROP SCHEMA IF EXISTS shop, tailrace CASCADE")
+        assert left(database) == []
 
 
 @pytest.mark.parametrize("look", ["_arrive", "_lock"])
@@ -133,6 +141,14 @@ def columns_of(system: Database, table: str) -> list[tuple[object, ...]]:
                WHERE a.attrelid = %s::regclass AND a.attnum > 0 ORDER BY a.attnum"""
     with psycopg.connect(system.url) as connection:
         return connection.execute(query, (table,)).fetchall()
+
+
+def left(system: Database) -> list[tuple[object, ...]]:
+    """What anybody made in the database and that is still there."""
+    query = """SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'"""
+    with psycopg.connect(system.url) as connection:
+        return connection.execute(query).fetchall()
 
 
 def opened(system: Database) -> PostgresTarget:
