@@ -27,9 +27,7 @@ from cdc.postgres.catalog import Catalog
 from cdc.postgres.chunks import FIND_OPERATORS
 from cdc.postgres.copying import copy_lines
 from cdc.postgres.publication import Carried, Publication, carried
-from cdc.verify.readable import NotThere, Piece, Row, Sums, Wanted
-from schemas.change import ABSENT
-from schemas.forms import read_copy
+from cdc.verify.readable import NotThere, Piece, Row, Sums, Wanted, cells_of
 from schemas.table import TableId
 
 __all__ = ["PostgresSource", "PostgresTable"]
@@ -100,7 +98,7 @@ class _Column(msgspec.Struct, frozen=True):
 
 
 class PostgresTable:
-    """See `cdc.verify.readable.Readable` and `Hashing`.
+    """See `cdc.verify.readable.Readable`, `Lined` and `Hashing`.
 
     `only` leaves the children of plain inheritance out.
     """
@@ -156,21 +154,29 @@ class PostgresTable:
     def hashes(self, piece: Piece) -> Iterator[tuple[Row, bytes | None]]:
         """Yield key and hash of each row."""
         query = sql.SQL("SELECT {}, {} {}").format(self._key(), self._hash(), self._from(piece))
-        for row in self._copied(query):
+        for row in map(cells_of, self._copied(query)):
             yield row[:-1], row[-1]
 
     def rows(self, piece: Piece) -> Iterator[Row]:
         """Yield whole rows."""
-        return self._copied(sql.SQL("SELECT {} {}").format(self._all(), self._from(piece)))
+        return map(cells_of, self._copied(self._query(piece)))
+
+    def lines(self, piece: Piece) -> Sequence[bytes]:
+        """Return whole rows as COPY gives them."""
+        return list(self._copied(self._query(piece)))
 
     def find(self, keys: Sequence[Row]) -> Iterator[Row]:
         """Yield the rows of some keys."""
         if not keys:
             return iter(())
         where = sql.SQL(" WHERE {}").format(self._among(keys))
-        return self._copied(sql.SQL("SELECT {} {}{}").format(self._all(), self._source(), where))
+        query = sql.SQL("SELECT {} {}{}").format(self._all(), self._source(), where)
+        return map(cells_of, self._copied(query))
 
     # SQL
+
+    def _query(self, piece: Piece) -> sql.Composed:
+        return sql.SQL("SELECT {} {}").format(self._all(), self._from(piece))
 
     def _hash(self) -> sql.Composable:
         if not self._wanted.key:
@@ -234,11 +240,11 @@ class PostgresTable:
 
     # Talking
 
-    def _copied(self, query: sql.Composed) -> Iterator[Row]:
+    def _copied(self, query: sql.Composed) -> Iterator[bytes]:
         connection = self._live()
         text = sql.SQL("COPY ({}) TO STDOUT").format(query).as_bytes(connection)
         with self._named(), closing(copy_lines(connection.pgconn, text, lambda: None)) as lines:
-            yield from map(_cells, lines)
+            yield from lines
 
     def _live(self) -> psycopg.Connection[Any]:
         if self._connection is None:
@@ -311,7 +317,7 @@ class PostgresSource(PostgresTable):
             self._key(), self._from(Piece(after)), tail
         )
         text = query.as_bytes(connection)
-        found = [_cells(line) for line in copy_lines(connection.pgconn, text, lambda: None)]
+        found = [cells_of(line) for line in copy_lines(connection.pgconn, text, lambda: None)]
         return found[0] if found else None
 
     def here(self) -> int:
@@ -340,13 +346,6 @@ class PostgresSource(PostgresTable):
 
 def _hash_of(cells: sql.Composable) -> sql.Composable:
     return sql.SQL("hashint8extended(hash_record_extended(ROW({}), 0), 0)").format(cells)
-
-
-def _cells(line: bytes) -> Row:
-    """Return the cells of a line of COPY."""
-    if b"\\" not in line:
-        return tuple(line.split(b"\t"))
-    return tuple([cell for cell in read_copy(line).after or () if cell is not ABSENT])
 
 
 def _slices(count: int) -> Iterator[Piece]:

@@ -20,14 +20,25 @@ from cdc.mariadb.catalog import Catalog, Selection
 from cdc.mariadb.connection import Login, connect
 from cdc.mariadb.dialect import Dialect
 from cdc.mariadb.preflight import findings
+from cdc.mariadb.readable import MariaDBSource
 from cdc.mariadb.server import MariaDB
 from cdc.mariadb.session import Session
 from cdc.mariadb.settings import Settings
 from cdc.mariadb.tables import Tables
 from cdc.source import Source
+from cdc.verify.readable import Wanted
 from schemas.table import TableSchema
 
-__all__ = ["Config", "check", "create", "discover", "found_tables", "server_id", "settings"]
+__all__ = [
+    "Config",
+    "check",
+    "create",
+    "discover",
+    "found_tables",
+    "readable",
+    "server_id",
+    "settings",
+]
 
 _MEGABYTE = 1 << 20
 _IDS_FROM, _IDS = 1 << 31, 1 << 30
@@ -131,3 +142,9 @@ def found_tables(config: Config, dialect: Dialect) -> Iterator[TableSchema]:
         tables = Tables(catalog, selection, config.key)
         for facts in selection.tables():
             yield tables.described(catalog.described(facts))
+
+
+def readable(context: Context, config: Config, wanted: Wanted) -> MariaDBSource:
+    """Return a table's rows, for `cdc verify`; nothing is connected before `open`."""
+    login = Login(config.url.get_secret_value(), f"cdc {context.pipeline}.{context.name} verify")
+    return MariaDBSource(login, (wanted.table.schema, wanted.table.name), wanted)

@@ -4,7 +4,8 @@
              └─▶ target: sums ──┴─ equal? ─ no ─▶ key and hash of each row, both sides ─▶ keys
 
 Both sides work at once, each over a connection of its own, a few pieces ahead. Where the servers
-cannot hash alike, rows are read instead and compared here. Memory holds a few pieces of each side.
+cannot hash alike, rows are read instead and compared here: as lines first, since to find equal
+lines is ten times faster than to take rows apart. Memory holds a few pieces of each side.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
-from cdc.verify.readable import Hashing, Piece, Readable, Row
+from cdc.verify.readable import Hashing, Lined, Piece, Readable, Row, cells_of
 
 __all__ = ["Form", "Found", "Pair", "differing", "unequal"]
 
@@ -108,9 +109,7 @@ def differing(pair: Pair, pieces: Iterable[Piece]) -> Generator[Found, None, Non
     """Yield what each piece gave, in order. Raises as the sides do."""
     with closing(_Side("ours")) as ours, closing(_Side("theirs")) as theirs:
         if pair.hashing is None:
-            rows = _rows_of(pair, pair.ours), _rows_of(pair, pair.theirs)
-            for _, mine, its in _walk((ours, theirs), rows, pieces):
-                yield Found(len(mine), len(its), unequal(mine, its, pair.same))
+            yield from _compared(pair, (ours, theirs), pieces)
             return
         one, other = pair.hashing
         for piece, sums, those in _walk((ours, theirs), (one.sums, other.sums), pieces):
@@ -119,6 +118,22 @@ def differing(pair: Pair, pieces: Iterable[Piece]) -> Generator[Found, None, Non
                 hashes = ours.ask(_hashes_of(one), piece), theirs.ask(_hashes_of(other), piece)
                 keys = unequal(hashes[0].result(), hashes[1].result(), operator.eq)
             yield Found(sums.rows, those.rows, keys)
+
+
+def _compared(pair: Pair, sides: tuple[_Side, _Side], pieces: Iterable[Piece]) -> Iterator[Found]:
+    """Compare rows: as whole lines where both sides give these, and what is left cell by cell."""
+    if isinstance(pair.ours, Lined) and isinstance(pair.theirs, Lined):
+        for _, lines, others in _walk(sides, (pair.ours.lines, pair.theirs.lines), pieces):
+            yield Found(len(lines), len(others), _unlike(pair, set(lines), set(others)))
+        return
+    rows = _rows_of(pair, pair.ours), _rows_of(pair, pair.theirs)
+    for _, mine, its in _walk(sides, rows, pieces):
+        yield Found(len(mine), len(its), unequal(mine, its, pair.same))
+
+
+def _unlike(pair: Pair, ours: set[bytes], theirs: set[bytes]) -> list[Row]:
+    mine, its = (pair.by_key(map(cells_of, lines)) for lines in (ours - theirs, theirs - ours))
+    return unequal(mine, its, pair.same)
 
 
 def _walk(

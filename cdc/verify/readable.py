@@ -17,9 +17,24 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from cdc.errors import PreflightFailed
+from schemas.change import ABSENT
+from schemas.forms import read_copy
 from schemas.table import TableId, Type
 
-__all__ = ["Hashing", "NotThere", "Piece", "Readable", "ReadableSource", "Row", "Sums", "Wanted"]
+__all__ = [
+    "NULL_MARK",
+    "Hashing",
+    "Lined",
+    "NotThere",
+    "Piece",
+    "Readable",
+    "ReadableSource",
+    "Row",
+    "Sums",
+    "Wanted",
+    "cells_of",
+    "lines_of",
+]
 
 Row = tuple[bytes | None, ...]
 """Cells in the order of `Wanted.columns`, or of its key alone."""
@@ -53,6 +68,33 @@ class Sums(msgspec.Struct, frozen=True):
 
     rows: int
     checksum: str
+
+
+def cells_of(line: bytes) -> Row:
+    """Return the cells of a line of COPY text."""
+    if b"\\" not in line:
+        return tuple(line.split(b"\t"))
+    return tuple([cell for cell in read_copy(line).after or () if cell is not ABSENT])
+
+
+NULL_MARK = "\x01"
+"""What stands for NULL in rows that a server joined to one text."""
+
+
+def lines_of(text: bytes, rows: int, columns: int, nulls: int) -> list[bytes] | None:
+    """Return the lines of rows that a server joined: cells by tabs, rows by newlines.
+
+    The server has escaped nothing. None where a cell has a tab, a newline or `NULL_MARK` in it, of
+    which there are `nulls`: then nobody can tell where the cells end.
+    """
+    if not rows:
+        return []
+    mark = NULL_MARK.encode()
+    if (text.count(b"\t"), text.count(b"\n")) != (rows * (columns - 1), rows - 1):
+        return None
+    if text.count(mark) != nulls:
+        return None
+    return text.replace(b"\\", b"\\\\").replace(mark, b"\\N").split(b"\n")
 
 
 class Readable(Protocol):
@@ -91,6 +133,19 @@ class Hashing(Protocol):
 
     def hashes(self, piece: Piece) -> Iterator[tuple[Row, bytes | None]]:
         """Yield the key and the hash of each row of a piece."""
+        ...
+
+
+@runtime_checkable
+class Lined(Protocol):
+    """A side that gives many rows at once, each as a line: what is equal need not be split."""
+
+    def lines(self, piece: Piece) -> Sequence[bytes]:
+        """Return the rows of a piece as COPY text without newlines, in no order.
+
+        Lines that are equal are equal rows. A value may be spelled otherwise than in `rows`, where
+        the form of its type (`cdc/verify/forms.py`) makes both the same.
+        """
         ...
 
 

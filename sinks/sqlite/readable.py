@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cdc.errors import TargetUnavailable
-from cdc.verify.readable import NotThere, Piece, Row, Wanted
+from cdc.verify.readable import NULL_MARK, NotThere, Piece, Row, Wanted, lines_of
 from schemas.floats import float64_text
+from schemas.forms import copy_line
 from sinks.sqlite.catalog import Catalog, table_name
 from sinks.sqlite.files import BUSY_S, named_errors, quoted
 from sinks.sqlite.values import binder
@@ -47,8 +48,43 @@ def _moment(value: Any) -> bytes | None:
 _READERS = {"boolean": _truth, "timestamptz": _moment}
 
 
+_FLOATS = ("float32", "float64")
+"""Types whose texts SQLite prints otherwise than anybody else."""
+_WHOLE = ("boolean", "int16", "int32", "int64")
+
+
+def _joined(names: Sequence[str], kinds: Sequence[str]) -> str:
+    """Return the SQL of all rows as one text, and what proves that it can be taken apart again.
+
+    The columns have such logical types, none of which is a float: the text, how many rows, how many
+    values are NULL, and how many are of a class that such a column does not hold.
+    """
+    columns = [(quoted(name), kind) for name, kind in zip(names, kinds, strict=True)]
+    cells = [f"ifnull({_cell(name, kind)}, '{NULL_MARK}')" for name, kind in columns]
+    nulls = " + ".join(f"({name} IS NULL)" for name, _ in columns)
+    strange = " + ".join(_strange(name, kind) for name, kind in columns)
+    line = " || '\t' || ".join(cells)
+    return f"group_concat({line}, '\n'), count(*), total({nulls}), total({strange})"
+
+
+def _cell(name: str, kind: str) -> str:
+    if kind == "boolean":
+        return f"CASE {name} WHEN 1 THEN 't' WHEN 0 THEN 'f' ELSE {name} END"
+    if kind == "timestamptz":
+        short = f"substr({name}, 1, length({name}) - 3)"
+        return f"CASE WHEN substr({name}, -6) = '+00:00' THEN {short} ELSE {name} END"
+    return f"'\\x' || lower(hex({name}))" if kind == "bytes" else name
+
+
+def _strange(name: str, kind: str) -> str:
+    """Numbers sort before texts, and these before blobs."""
+    if kind == "bytes":
+        return f"({name} < x'')"
+    return f"({name} >= x'')" if kind in _WHOLE else f"({name} < '' OR {name} >= x'')"
+
+
 class SqliteTable:
-    """See `cdc.verify.readable.Readable`."""
+    """See `cdc.verify.readable.Readable` and `Lined`."""
 
     engine = "sqlite"
 
@@ -91,12 +127,36 @@ class SqliteTable:
 
     def rows(self, piece: Piece) -> Iterator[Row]:
         """Yield the rows of a piece."""
+        where, values = self._within(piece)
+        yield from self._select(where, values)
+
+    def lines(self, piece: Piece) -> Sequence[bytes]:
+        """Return the rows of a piece, joined by SQLite and fetched as one text."""
+        kinds = [kind.logical for kind in self._wanted.kinds]
+        lines = None if any(kind in _FLOATS for kind in kinds) else self._joined(kinds, piece)
+        return [copy_line(row)[:-1] for row in self.rows(piece)] if lines is None else lines
+
+    def _joined(self, kinds: Sequence[str], piece: Piece) -> list[bytes] | None:
+        """Return the lines of a piece, None when the text cannot be taken apart, or is too long."""
+        where, values = self._within(piece)
+        columns = _joined(self._wanted.columns, kinds)
+        query = f"SELECT {columns} FROM {quoted(self._name)}{where}"  # noqa: S608 - quoted
+        with named_errors(self._path):
+            try:
+                [(text, rows, nulls, strange)] = self._live().execute(query, values)
+            except sqlite3.DataError:
+                return None
+        if strange:
+            return None
+        return lines_of((text or "").encode(), rows, len(kinds), int(nulls))
+
+    def _within(self, piece: Piece) -> tuple[str, list[Any]]:
         marks = self._marks()
         sides = [(">", piece.after), ("<=", piece.upto)]
         given = [(sign, bound) for sign, bound in sides if bound is not None]
         where = " AND ".join(f"({self._key()}) {sign} {marks}" for sign, _ in given)
         values = [value for _, bound in given for value in self._bound(bound)]
-        yield from self._select(f" WHERE {where}" if where else "", values)
+        return (f" WHERE {where}" if where else "", values)
 
     def find(self, keys: Sequence[Row]) -> Iterator[Row]:
         """Yield the rows of some keys."""
@@ -107,13 +167,16 @@ class SqliteTable:
             yield from self._select(f" WHERE ({self._key()}) IN (VALUES {listed})", values)
 
     def _select(self, where: str, values: Sequence[Any]) -> Iterator[Row]:
-        if self._connection is None:
-            raise TargetUnavailable(f"{self._path} is closed")
         names = ", ".join(map(quoted, self._wanted.columns))
         query = f"SELECT {names} FROM {quoted(self._name)}{where}"  # noqa: S608 - quoted
-        with named_errors(self._path), closing(self._connection.cursor()) as cursor:
+        with named_errors(self._path), closing(self._live().cursor()) as cursor:
             for row in cursor.execute(query, values):
                 yield tuple([read(cell) for read, cell in zip(self._read, row, strict=True)])
+
+    def _live(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise TargetUnavailable(f"{self._path} is closed")
+        return self._connection
 
     def _key(self) -> str:
         return ", ".join(map(quoted, self._wanted.columns[: self._wanted.key]))

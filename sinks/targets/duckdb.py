@@ -21,12 +21,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cdc.connector import Context, Finding
 from cdc.errors import DataError, TargetUnavailable
+from cdc.verify.readable import Wanted
 from schemas.change import Cell
 from schemas.table import TableId, TableSchema
 from sinks.direct import DirectTarget
 from sinks.duckdb import catalog
 from sinks.duckdb.files import Connection, File
 from sinks.duckdb.preflight import findings
+from sinks.duckdb.readable import DuckdbTable
 from sinks.duckdb.table import Table
 from sinks.folder import located
 from sinks.ledger import BarrierTable, CursorTable, forget
@@ -36,7 +38,7 @@ from sinks.refusals import vanished
 from sinks.reservation import Reservation
 from sinks.target import RowsRefused, Step
 
-__all__ = ["Config", "DuckdbTarget", "check", "create", "drop"]
+__all__ = ["Config", "DuckdbTarget", "check", "create", "drop", "readable"]
 
 _SIZE = r"^\d+(\.\d+)? ?[KMGT]i?B$"
 
@@ -201,6 +203,11 @@ def check(_context: Context, config: Config) -> Iterator[Finding]:
         buffer_bytes=config.buffer_bytes,
         memory_limit=config.memory_limit,
     )
+
+
+def readable(_context: Context, config: Config, wanted: Wanted) -> DuckdbTable:
+    """Return a table's rows, for `cdc verify`; the file is open during a question only."""
+    return DuckdbTable(located(config.path), config.memory_limit, wanted)
 
 
 def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:

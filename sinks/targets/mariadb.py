@@ -32,6 +32,7 @@ from cdc.errors import (
     SchemaIncompatible,
     TargetUnavailable,
 )
+from cdc.mariadb.readable import MariaDBTable
 from cdc.verify.readable import Wanted
 from schemas.table import TableId, TableSchema
 from sinks.direct import DirectTarget
@@ -41,7 +42,6 @@ from sinks.mariadb.catalog import Catalog, place_of, run
 from sinks.mariadb.cursors import CursorTable, has
 from sinks.mariadb.existing import Existing
 from sinks.mariadb.preflight import findings, unfit
-from sinks.mariadb.readable import MariaDBTable
 from sinks.mariadb.reservation import Reservation
 from sinks.mariadb.table import Table
 from sinks.mariadb.transactions import SETTINGS, named_errors, rolled_back, savepoint, writing

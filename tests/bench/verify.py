@@ -1,4 +1,4 @@
-"""How long `cdc verify` takes for equal rows: PostgreSQL against itself, MariaDB or SQLite.
+"""How long `cdc verify` takes for equal rows: PostgreSQL against itself, MariaDB, SQLite or DuckDB.
 
     PYTHONPATH=.:tests python tests/bench/verify.py --rows 10000000
     PYTHONPATH=.:tests python tests/bench/verify.py --rows 1000000 --target mariadb
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
 
 from cdc.connector import Context
@@ -82,6 +84,14 @@ def place(engine: str, postgres: LocalPostgres, rows: int, folder: Path) -> Iter
                 file.execute(statement)
 
         yield Place({"type": "sqlite", "path": str(path)}, spoil)
+    elif engine == "duckdb":
+        path = folder / "copy.duckdb"
+
+        def alter(statement: str) -> None:
+            with closing(duckdb.connect(path)) as file:
+                file.execute(statement)
+
+        yield Place({"type": "duckdb", "path": str(path)}, alter)
     elif engine == "mariadb":
         with LocalMariaDB() as server, closing(server.connect()) as connection:
             url = server.create_database("target")
@@ -112,22 +122,31 @@ def pipeline(
 
 
 def verify(path: Path, wait: float) -> tuple[float, dict[str, Any]]:
-    """Run the command; return its seconds and what it said of the table."""
+    """Run the command; return its seconds, and what it said of the table with its CPU's."""
     command = [sys.executable, "-m", "cdc", "verify", "shop", "copy", "--json", "-c", str(path)]
-    started = time.monotonic()
+    started, used = time.monotonic(), _cpu_s()
     ended = subprocess.run(
         [*command, "--wait", str(wait)], capture_output=True, text=True, check=False
     )
     seconds = time.monotonic() - started
     if not ended.stdout:
         raise SystemExit(ended.stderr)
-    return seconds, json.loads(ended.stdout)["tables"][0]
+    table = json.loads(ended.stdout)["tables"][0]
+    return seconds, {**table, "cpu_s": round(_cpu_s() - used, 1)}
+
+
+def _cpu_s() -> float:
+    """Seconds of processor time of all commands so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--target", choices=("postgres", "mariadb", "sqlite"), default="postgres")
+    parser.add_argument(
+        "--target", choices=("postgres", "mariadb", "sqlite", "duckdb"), default="postgres"
+    )
     asked = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,
@@ -154,6 +173,8 @@ def main() -> None:
         "rows": asked.rows,
         "seconds": round(seconds, 1),
         "rows_per_s": rate,
+        "comparing_s": table["seconds"],
+        "cpu_s": table["cpu_s"],
     }
     told["load_before"] = [round(one, 1) for one in load_before]
     sys.stdout.write(json.dumps(told) + "\n")

@@ -1,0 +1,225 @@
+"""A MariaDB table as `cdc verify` reads it: in the texts a source reads it as, or joined to one.
+
+Rows that are only compared are joined by the server and sent as one text for a range, since the
+driver takes its time for each row. Types that the server prints otherwise than a source does are
+read row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from pymysql.cursors import Cursor, SSCursor
+
+from cdc.decode.mysqltypes import KINDS, MysqlColumn, selected, text
+from cdc.errors import PreflightFailed
+from cdc.mariadb.catalog import Catalog
+from cdc.mariadb.connection import Connection, Login, connect, quoted, rows, whole_guard
+from cdc.mariadb.position import Place
+from cdc.mariadb.server import MariaDB
+from cdc.verify.readable import NULL_MARK, NotThere, Piece, Row, Wanted, lines_of
+from schemas.forms import copy_line
+from schemas.table import TableId
+
+__all__ = ["MariaDBSource", "MariaDBTable"]
+
+_Text = Callable[[bytes], bytes]
+_INTEGERS = ("tinyint", "smallint", "mediumint", "int", "bigint")
+_READ_ALONE = ("float", "double", "bit", "year")
+_TRUTHS = {b"t": b"1", b"true": b"1", b"f": b"0", b"false": b"0"}
+_LONGEST = "SET SESSION group_concat_max_len = 4294967295"
+
+
+class MariaDBTable:
+    """See `cdc.verify.readable.Readable` and `Lined`."""
+
+    engine = "mariadb"
+
+    def __init__(self, login: Login, place: tuple[str, str], wanted: Wanted) -> None:
+        self._login, self._wanted = login, wanted
+        self._table = TableId(*place)
+        self._connection: Connection | None = None
+        self._columns: list[MysqlColumn] = []
+        self._rows = 0
+
+    def open(self) -> None:
+        """Connect and look the table up."""
+        self.close()
+        self._connection = connect(self._login)
+        found = Catalog(self._connection, self._login, MariaDB()).find(self._table)
+        if found is None:
+            raise NotThere(f"there is no table {self._table}")
+        known = {facts.column.name.lower(): facts.column for facts in found.columns}
+        missing = [name for name in self._wanted.columns if name.lower() not in known]
+        if missing:
+            raise NotThere(f"{self._table} has no column {', '.join(missing)}")
+        self._columns = [known[name.lower()] for name in self._wanted.columns]
+        self._rows = found.rows
+        with whole_guard(self._login):
+            rows(self._connection, _LONGEST)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def types(self) -> Sequence[str]:
+        """Return nothing that another engine would spell alike."""
+        return ["" for _ in self._wanted.columns]
+
+    def rows(self, piece: Piece) -> Iterator[Row]:
+        """Yield the rows of a piece; all of them come one by one, a range at once."""
+        where = self._within(piece)
+        return self._select(self._columns, where, Cursor if where else SSCursor)
+
+    def lines(self, piece: Piece) -> Sequence[bytes]:
+        """Return the rows of a piece, joined by the server where it can."""
+        kinds = [kind.logical for kind in self._wanted.kinds] or [""] * len(self._columns)
+        cells = [_cell(column, kind) for column, kind in zip(self._columns, kinds, strict=True)]
+        joined = [cell for cell in cells if cell is not None]
+        lines = self._joined(joined, piece) if len(joined) == len(cells) else None
+        return [copy_line(row)[:-1] for row in self.rows(piece)] if lines is None else lines
+
+    def find(self, keys: Sequence[Row]) -> Iterator[Row]:
+        """Yield the rows of some keys."""
+        if not keys:
+            return iter(())
+        return self._select(self._columns, f" WHERE {self._among(keys)}", Cursor)
+
+    # SQL
+
+    def _joined(self, cells: Sequence[str], piece: Piece) -> list[bytes] | None:
+        """Return the lines of a piece, None when the text cannot be taken apart, or is cut off."""
+        names = [quoted(column.name) for column in self._columns]
+        nulls = " + ".join(f"({name} IS NULL)" for name in names)
+        line = ", ".join(f"IFNULL({cell}, '{NULL_MARK}')" for cell in cells)
+        found = f"GROUP_CONCAT(CONCAT_WS('\t', {line}) SEPARATOR '\n'), COUNT(*), SUM({nulls})"
+        table = quoted(self._table.schema, self._table.name)
+        query = f"SELECT {found} FROM {table}{self._within(piece)}"  # noqa: S608 - quoted
+        with whole_guard(self._login):
+            [(text, count, empty)] = rows(self._live(), query)
+        return lines_of(text or b"", int(count or 0), len(cells), int(empty or 0))
+
+    def _select(
+        self, columns: Sequence[MysqlColumn], where: str, kind: type[Cursor], by: Any = None
+    ) -> Iterator[Row]:
+        """Yield the rows of a query over a connection, this side's own when none is given."""
+        names = ", ".join(selected(c, quoted(c.name)) for c in columns)
+        table = quoted(self._table.schema, self._table.name)
+        query = f"SELECT {names} FROM {table}{where}"  # noqa: S608 - quoted
+        texts: list[tuple[int, _Text]] = [
+            (place, made) for place, c in enumerate(columns) if (made := text(c)) is not None
+        ]
+        with whole_guard(self._login), closing(kind(by or self._live())) as cursor:
+            cursor.execute(query)
+            while found := cursor.fetchmany(1_000):
+                for row in found:
+                    cells = list(row)
+                    for place, made in texts:
+                        if cells[place] is not None:
+                            cells[place] = made(cells[place])
+                    yield tuple(cells)
+
+    def _within(self, piece: Piece) -> str:
+        sides = [(">", piece.after), ("<=", piece.upto)]
+        where = " AND ".join(
+            f"({self._key()}) {sign} {self._values(bound)}"
+            for sign, bound in sides
+            if bound is not None
+        )
+        return f" WHERE {where}" if where else ""
+
+    def _key(self) -> str:
+        return ", ".join(quoted(column.name) for column in self._columns[: self._wanted.key])
+
+    def _among(self, keys: Sequence[Row]) -> str:
+        return f"({self._key()}) IN ({', '.join(map(self._values, keys))})"
+
+    def _values(self, key: Row) -> str:
+        cells = zip(self._columns, key, strict=False)
+        return "(" + ", ".join(self._literal(column, cell) for column, cell in cells) + ")"
+
+    def _literal(self, column: MysqlColumn, cell: bytes | None) -> str:
+        """Return the literal of a cell of any engine's text."""
+        if cell is None:
+            return "NULL"
+        if KINDS[column.kind].logical == "bytes":
+            return f"X'{cell[2:].decode()}'"
+        if column.kind in _INTEGERS:
+            cell = _TRUTHS.get(cell, cell)
+        elif column.kind in ("datetime", "timestamp"):
+            cell = cell.removesuffix(b"+00")
+        return str(self._live().escape(cell.decode()))
+
+    def _live(self) -> Any:
+        if self._connection is None:
+            raise self._login.unavailable("the connection is closed")
+        return self._connection
+
+
+class MariaDBSource(MariaDBTable):
+    """See `cdc.verify.readable.ReadableSource`. Places are of one server's log."""
+
+    def estimate(self) -> int:
+        """Return what the statistics say."""
+        return self._rows
+
+    def pieces(self, rows: int) -> Iterator[Piece]:
+        """Cut the table behind every so many rows of the key's own order.
+
+        Uses a connection of its own, so that others may read meanwhile.
+        """
+        after: Row | None = None
+        key, tail = self._columns[: self._wanted.key], f" LIMIT 1 OFFSET {rows - 1}"
+        with closing(connect(self._login)) as other:
+            while True:
+                where = f"{self._within(Piece(after))} ORDER BY {self._key()}{tail}"
+                found = list(self._select(key, where, Cursor, other))
+                upto = found[0] if found else None
+                yield Piece(after, upto)
+                if upto is None:
+                    return
+                after = upto
+
+    def here(self) -> tuple[int, Place]:
+        """Return the server and the end of its log: a commit is written there before it is seen."""
+        catalog = Catalog(self._live(), self._login, MariaDB())
+        return int(catalog.variable("server_id")), catalog.log_end()
+
+    def has_passed(self, position: Mapping[str, Any], here: tuple[int, Place]) -> bool:
+        """Tell whether every transaction in the log before `here` was delivered."""
+        server, place = here
+        known = position.get("server") == server and "file" in position
+        return known and Place(position["file"], int(position["offset"])).covers(place)
+
+    def condition(self, keys: Sequence[Row]) -> str:
+        """Return the condition for some keys."""
+        if not self._wanted.key:
+            raise PreflightFailed(f"{self._table} has no key")
+        return self._among(keys)
+
+
+def _cell(column: MysqlColumn, kind: str) -> str | None:
+    """Return the SQL of a column's text, as PostgreSQL writes a value of the logical type `kind`.
+
+    None where the server prints it in a way of its own.
+    """
+    name = quoted(column.name)
+    logical = KINDS[column.kind].logical
+    if column.kind in _READ_ALONE or "zerofill" in column.spelled:
+        return None
+    if kind == "boolean":
+        return f"CASE {name} WHEN 1 THEN 't' WHEN 0 THEN 'f' ELSE {name} END"
+    if logical == "bytes":
+        return f"CONCAT(CHAR(92 USING utf8mb4), 'x', LOWER(HEX({name})))"
+    if column.kind in ("time", "datetime", "timestamp"):
+        trimmed = f"TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM {name}))"
+        found = trimmed if column.size else name
+        zoned = column.kind == "timestamp" or kind == "timestamptz"
+        return f"CONCAT({found}, '+00')" if zoned else found
+    if column.kind in _INTEGERS or logical in ("decimal", "date"):
+        return name
+    return f"CONVERT({name} USING utf8mb4)"
