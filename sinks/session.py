@@ -32,6 +32,8 @@ __all__ = ["Session"]
 _WAIT_S = 0.1
 _LOOK_S = 1.0
 _IDLE_CURSOR_S = 10.0
+_TOGETHER = 1.5
+"""Times `buffer_bytes`: what is held, and the cut that is with the target meanwhile."""
 
 
 class Session:
@@ -57,6 +59,7 @@ class Session:
         self._barriers = Barriers(self._applier.meet, lambda topic: len(self._known[topic]))
         self._thread = ThreadPoolExecutor(1, "apply")
         self._pending: Future[Applied] | None = None
+        self._pending_bytes = 0
         self._ends: dict[TopicPartition, int] = {}
         self._has_positions = self._aimed = self.progressed = False
         self._looked = self._moved = 0.0
@@ -90,6 +93,8 @@ class Session:
 
     def step(self) -> None:
         """Read what there is, and hand over what can be applied."""
+        if self._intake.bytes + self._pending_bytes >= _TOGETHER * self._job.buffer_bytes:
+            self._settle()
         self._fill()
         self._tell_broken()
         if self._cuts.follow(self._is_new) or time.monotonic() - self._looked >= _LOOK_S:
@@ -231,6 +236,7 @@ class Session:
         """Submit what may be applied; tell whether there was anything."""
         lanes = self._lanes
         limits = self._cuts.ready(lanes, full=full) if self._alone else {}
+        held = self._intake.bytes
         partitions = [
             lane.take(limits.get(lane.source, EVERYTHING), but_last=self._hesitates(lane))
             for lane in lanes
@@ -238,16 +244,20 @@ class Session:
         filled = any(partitions)
         if not filled and time.monotonic() - self._moved < _IDLE_CURSOR_S:
             return False
-        self._submit(partitions)
+        self._submit(partitions, held - self._intake.bytes)
         return filled
 
-    def _submit(self, partitions: Sequence[list[Event]]) -> None:
-        """Hand over what was taken, partition by partition, and move the cursors behind it."""
+    def _submit(self, partitions: Sequence[list[Event]], size: int) -> None:
+        """Hand over what was taken, partition by partition, and move the cursors behind it.
+
+        `size` is what it weighs.
+        """
         spans = [span for lane in self._lanes if (span := lane.span()) is not None]
         if spans:
             self._settle()
             cut = Cut(partitions, spans, self._newly_dropped())
             self._pending = self._thread.submit(self._applier.apply, cut)
+            self._pending_bytes = size
             self._follow(spans)
 
     def _hesitates(self, lane: Lane) -> bool:
@@ -279,6 +289,7 @@ class Session:
         try:
             applied = pending.result()
         finally:
+            self._pending_bytes = 0
             del pending  # it holds its error, whose traceback would hold this frame and the cut
         self._tell(applied)
 
@@ -300,9 +311,10 @@ class Session:
         self._intake.hold_back([lane for lane in lanes if lane not in blockers])
         if sum(lane.bytes for lane in blockers) < self._job.buffer_bytes:
             return
+        held = self._intake.bytes
         copied = [lane.take_copied() if lane in blockers else [] for lane in lanes]
         if any(copied):
-            self._submit(copied)
+            self._submit(copied, held - self._intake.bytes)
         else:
             incarnation, commit = blockers[0].place
             self._stream(blockers[0].source, (incarnation, commit + 1))

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
+import pytest
 
 from cdc.publish import Publisher
 from fix_pipeline import ITEMS, Pipeline, wait_until
 from fix_sink import Sink, changes, commit, insert, piece, update
 from schemas.change import Origin, Rows
 from schemas.table import TableId, TableSchema
+from sinks.applier import Applied, Applier, Cut
+from sinks.session import Session
 
 MakeSink = Callable[..., Sink]
 MakePublisher = Callable[..., Publisher]
@@ -163,3 +166,32 @@ def test_a_refused_row_of_a_chunk_larger_than_memory_is_a_dead_letter(
     commit(publisher, piece(3, changes(3, insert(b"9999", b"after"))))
     sink.start().wait_for("SELECT count(*) FROM public.items", [(3000,)])
     assert len(pipeline.read(f"{pipeline.name}.dead")) == 1
+
+
+def test_beside_a_cut_that_is_with_the_target_no_other_of_its_size_is_held(
+    make_publisher: MakePublisher, make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two partitions hold more than the buffer before a cut is whole."""
+    publisher = make_publisher(partitions={"public.items": 2})
+    for number in range(1, 5):
+        ids = range(number * 10_000, number * 10_000 + 4000)
+        publisher.add(piece(number, changes(number, *(insert(b"%d" % n, b"x") for n in ids))))
+        publisher.commit()
+    buffer, waited, together = 2 * 1024 * 1024, threading.Event(), list[int]()
+    apply, settle = Applier.apply, Session._settle
+
+    def slow(self: Applier, cut: Cut) -> Applied:
+        waited.wait(60)
+        return apply(self, cut)
+
+    def noted(self: Session) -> None:
+        if self._pending is not None:
+            together.append(self._intake.bytes + self._pending_bytes)
+            waited.set()
+        settle(self)
+
+    monkeypatch.setattr(Applier, "apply", slow)
+    monkeypatch.setattr(Session, "_settle", noted)
+    sink = make_sink(buffer_bytes=buffer).start()
+    sink.wait_for("SELECT count(*) FROM public.items", [(16_000,)])
+    assert max(together) < 2.5 * buffer, "what is read at once comes on top"
