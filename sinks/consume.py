@@ -64,8 +64,8 @@ def consumer_settings(group: str) -> dict[str, str | float | bool]:
     """Return what a sink's consumer adds: little held in the client, and no delay (R14)."""
     return {
         "group_id": group,
-        "queued_max_messages_kbytes": 1024,
-        "fetch_message_max_bytes": 128 * 1024,
+        "queued_max_messages_kbytes": 512,
+        "fetch_message_max_bytes": 256 * 1024,
         "fetch_max_bytes": 1024 * 1024,
         "fetch_wait_max_ms": 100,
         "fetch_queue_backoff_ms": 5,
