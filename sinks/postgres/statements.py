@@ -33,7 +33,7 @@ def _comma(parts: Sequence[sql.Composable]) -> sql.Composed:
 
 
 def _which(step: int, kind: int) -> sql.Composed:
-    return sql.SQL("step = {} AND kind = {}").format(sql.Literal(step), sql.Literal(kind))
+    return sql.SQL("s.step = {} AND s.kind = {}").format(sql.Literal(step), sql.Literal(kind))
 
 
 class Statements:
@@ -95,7 +95,7 @@ class Statements:
         places = [n for n, column in columns.items() if not column.generated]
         always = any(column.identity_always for column in columns.values())
         overriding = sql.SQL("OVERRIDING SYSTEM VALUE " if always else "")
-        return sql.SQL("INSERT INTO {} ({}) {}SELECT {} FROM {} WHERE {}{}").format(
+        return sql.SQL("INSERT INTO {} ({}) {}SELECT {} FROM {} s WHERE {}{}").format(
             self._target,
             _comma([self._names[n] for n in places]),
             overriding,
@@ -129,7 +129,7 @@ class Statements:
         """Match rows by their text, the n-th equal one with the n-th: not every type has `=`."""
         rows = sql.SQL(
             "SELECT {id} AS id, txt, row_number() OVER (PARTITION BY txt) AS nth FROM "
-            "(SELECT ctid, ROW({cells})::text AS txt FROM {table} WHERE {which}) q"
+            "(SELECT ctid, ROW({cells})::text AS txt FROM {table} s WHERE {which}) q"
         )
         have = rows.format(
             id=sql.Identifier("ctid"),

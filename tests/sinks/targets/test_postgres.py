@@ -251,17 +251,32 @@ def test_sinks_that_start_at_once_on_an_empty_database_all_open(system: Database
             preparing.result()
 
 
+STAGED = ["step", "kind", "c0", "s", "t", "txt"]
+"""What the staging table and the statements over it call theirs."""
+
+
+def test_a_table_without_a_key_may_have_names_of_the_staging_table(system: Database) -> None:
+    columns = [Column(name, Type("string", "postgres text")) for name in STAGED]
+    schema = TableSchema(TableId("crm", "loose"), tuple(columns), ())
+    target = opened(system)
+    target.prepare(schema)
+    cells = [name.encode() for name in STAGED]
+    target.apply([[Mapped(schema, [cells, cells], [])]], [span(None, 1)])
+    target.apply([[Mapped(schema, [], [cells])]], [span(1, 2)])
+    assert system.rows(schema.table) == [tuple(cells)]
+
+
 def test_any_identifier_can_be_a_name(system: Database) -> None:
-    names = ['a"b', "100%s", "Ümlaut ü", "select", "x'; --", "a.b", "{}"]
+    names = ['a"b', "100%s", "Ümlaut ü", "select", "x'; --", "a.b", "{}", *STAGED]
     columns = [Column(name, Type("string", "postgres text")) for name in names]
     schema = TableSchema(TableId('we"ird %s', "ta'ble {}"), tuple(columns), (names[0], names[1]))
     target = opened(system)
     target.prepare(schema)
     cells = [name.encode() for name in names]
     target.apply([[Mapped(schema, [cells], [])]], [span(None, 1)])
-    partial = [*cells[:2], ABSENT, b"new", ABSENT, None, b"6"]
+    partial = [*cells[:2], ABSENT, b"new", ABSENT, None, b"6", *cells[7:]]
     target.apply([[Mapped(schema, [partial], [])]], [span(1, 2)])
-    wanted = (*cells[:3], b"new", cells[4], None, b"6")
+    wanted = (*cells[:3], b"new", cells[4], None, b"6", *cells[7:])
     assert system.rows(schema.table) == [wanted]
     target.apply([[Mapped(schema, [], [tuple(cells[:2])])]], [span(2, 3)])
     assert system.rows(schema.table) == []
