@@ -17,6 +17,7 @@ from confluent_kafka import (
     KafkaException,
     Message,
     Producer,
+    TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -39,6 +40,7 @@ __all__ = [
     "KafkaConfig",
     "admin_client",
     "arrived",
+    "assign",
     "consumer_client",
     "its_own_error",
     "kafka_error",
@@ -212,6 +214,17 @@ def consumer_client(kafka: KafkaConfig, **extra: str | float | bool) -> Consumer
         **own,
     }
     return Consumer(settings)
+
+
+def assign(consumer: Consumer, places: list[TopicPartition], timeout: float = DEADLINE_S) -> None:
+    """Assign `places`, once the client knows who leads them. Raises as the client does.
+
+    One that does not know asks for a first or last offset half a second later (librdkafka 2.16,
+    measured).
+    """
+    for topic in {place.topic for place in places}:
+        consumer.list_topics(topic, timeout=timeout)
+    consumer.assign(places)
 
 
 @contextmanager

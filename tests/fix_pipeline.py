@@ -14,7 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartitio
 from cdc.brokers import high_watermark, topic_ids
 from cdc.columns import ColumnRule
 from cdc.connector import Context
-from cdc.kafka import KafkaConfig, consumer_client
+from cdc.kafka import KafkaConfig, arrived, assign, consumer_client
 from cdc.publish import PublishConfig, Publisher, Written
 from cdc.quarantine import OnUndecodable
 from cdc.source import Batch
@@ -98,13 +98,13 @@ class Pipeline:
         return out
 
     def _read(self, topic: str, partition: int, end: int) -> list[Message]:
-        consumer = consumer_client(self.kafka, group_id=secrets.token_hex(4))
-        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        consumer = consumer_client(self.kafka, fetch_wait_max_ms=20)
+        assign(consumer, [TopicPartition(topic, partition, OFFSET_BEGINNING)])
         found: list[Message] = []
         reached, deadline = 0, time.monotonic() + 40
         while reached < end:
             assert time.monotonic() < deadline, f"{topic} is readable to {reached} of {end}"
-            for message in consumer.consume(10_000, 0.2):
+            for message in arrived(consumer, 10_000, 0.2):
                 failed = message.error()
                 if failed is None:
                     found.append(message)
