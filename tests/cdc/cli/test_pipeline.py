@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -246,10 +247,12 @@ def test_tail_follows_a_topic(shop: Shop, here: Cdc) -> None:
         beat = threading.Thread(target=keep_touching, args=(shop, stop))
         beat.start()
         assert following.stdout is not None
-        record = json.loads(following.stdout.readline())
+        told, _, _ = select.select([following.stdout], [], [], 90)
         stop.set()
         beat.join()
         following.send_signal(signal.SIGINT)
+        assert told, here("status").out + here("tail", shop.topic, "-n", "2").out
+        record = json.loads(following.stdout.readline())
         assert following.wait(15) == 130
     assert record["topic"] == shop.topic
     assert record["value"]["op"] == "u"
