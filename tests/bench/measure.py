@@ -24,6 +24,7 @@ from cdc.kafka import KafkaConfig, consumer_client
 
 FIRST = 100
 DEADLINE_S = 900.0
+OLD = "an older note"
 POLL_S = 0.01
 
 
@@ -138,6 +139,28 @@ class TableProgress:
             return Seen(0, 0)
         count = int(row[0] or 0) if row else 0
         return Seen(count, count)
+
+
+class RewriteProgress(TableProgress):
+    """Rows of a table that had all of them with the note `OLD`, overwritten in the order of ids."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._new = 0
+        [(self._all,)] = self._connection.execute("select max(id) from orders").fetchall()
+
+    def __call__(self) -> Seen:
+        """Look for the last one that is new by halving: a scan would cost what is measured."""
+        high = self._all
+        while self._new < high:
+            middle = (self._new + high + 1) // 2
+            query = "select note <> %s from orders where id = %s"
+            [(is_new,)] = self._connection.execute(query, (OLD, middle)).fetchall()
+            if is_new:
+                self._new = middle
+            else:
+                high = middle - 1
+        return Seen(self._new, self._new)
 
 
 def peak_mb(process: psutil.Process) -> float:

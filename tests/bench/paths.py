@@ -13,7 +13,16 @@ from functools import partial
 import psycopg
 
 from bench import limits
-from bench.measure import Clock, Measured, TableProgress, TopicProgress, settled, timed
+from bench.measure import (
+    OLD,
+    Clock,
+    Measured,
+    RewriteProgress,
+    TableProgress,
+    TopicProgress,
+    settled,
+    timed,
+)
 from bench.peers import Connect
 from bench.readback import same
 from bench.scene import ORDERS, TABLE, Pipeline, Scene, fill, login, make_slot
@@ -228,23 +237,57 @@ def sink(bench: Bench, connect: Connect | None, number: int) -> tuple[list[Measu
     return found, differs
 
 
-def _our_sink(bench: Bench, pipeline: Pipeline, target: str) -> Measured:
+def rewrite(bench: Bench, connect: Connect | None, number: int) -> tuple[list[Measured], str]:
+    """As `sink`, into tables that have each row already, with another note: all are updated."""
+    assert bench.filled is not None, "the stream fills the topics"
+    ours, topic = bench.filled
+    targets = [bench.scene.database() for _ in range(2)]
+    for target in targets:
+        _make_old(target, WARM + bench.rows)
+    sides: list[Side] = [lambda: _our_sink(bench, ours, targets[0], old=True)]
+    if connect is not None:
+        sides.append(partial(_peer_sink, bench, connect, topic, targets[1], old=True))
+    found = bench.in_turn(number, sides)
+    differs = _same_tables(targets[0], targets[1]) if connect is not None else ""
+    for target in targets:
+        bench.scene.drop(target)
+    return found, differs
+
+
+def _make_old(target: str, rows: int) -> None:
+    with psycopg.connect(target, autocommit=True) as connection:
+        connection.execute(ORDERS.read_bytes())
+        fill(target, 1, rows, f"'{OLD}'")
+        connection.execute("VACUUM ANALYZE orders")
+
+
+def _our_sink(bench: Bench, pipeline: Pipeline, target: str, *, old: bool = False) -> Measured:
     apply = bench.scene.pipeline(target, target, name=pipeline.name)
     with (
-        TableProgress(target) as progress,
+        _arriving(target, old=old) as progress,
         bench.scene.worker(apply, "sink", "copy") as process,
     ):
-        return timed(("sink", "tailrace"), progress, WARM + bench.rows, Clock([process]))
+        return timed((_path(old=old), "tailrace"), progress, WARM + bench.rows, Clock([process]))
 
 
-def _peer_sink(bench: Bench, connect: Connect, topic: str, target: str) -> Measured:
+def _peer_sink(
+    bench: Bench, connect: Connect, topic: str, target: str, *, old: bool = False
+) -> Measured:
     name = bench.scene.name("jdbc")
-    with TableProgress(target) as progress:
+    with _arriving(target, old=old) as progress:
         connect.create("sink", {"name": name, "topic": topic, **login(target)})
         clock = Clock([connect.process], alive=lambda: connect.running(name))
-        found = timed(("sink", "debezium"), progress, WARM + bench.rows, clock)
+        found = timed((_path(old=old), "debezium"), progress, WARM + bench.rows, clock)
     connect.delete(name)
     return found
+
+
+def _arriving(target: str, *, old: bool) -> TableProgress:
+    return RewriteProgress(target) if old else TableProgress(target)
+
+
+def _path(*, old: bool) -> str:
+    return "rewrite" if old else "sink"
 
 
 def _same_tables(ours: str, peers: str) -> str:

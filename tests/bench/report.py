@@ -138,7 +138,9 @@ def _known(results: Results, path: str) -> str:
     return "" if peer >= HEALTHY * KNOWN.get(path, 0.0) else "invalid"
 
 
-def _rate(results: Results, path: str, what: str, bar: Bar, side: str = "tailrace") -> Line:
+def _rate(
+    results: Results, path: str, what: str, bar: Bar | None = None, side: str = "tailrace"
+) -> Line:
     """A line of rows per second against the peer."""
     found = results.paths.get(path)
     if found is None or found.failed or not found.of(side):
@@ -147,11 +149,11 @@ def _rate(results: Results, path: str, what: str, bar: Bar, side: str = "tailrac
     limits = [f"{_median(found.of(one), 'rate'):,.0f}" for one in ("limit", "consume")]
     limit = " / ".join(one for one in limits if one != "0") or NONE
     texts = (what, f"{ours:,.0f}", f"{peer:,.0f}" if peer else NONE)
-    wanted = f"≥ {bar.bar:g} x ({bar.stretch:g} x)"
+    wanted = f"≥ {bar.bar:g} x ({bar.stretch:g} x)" if bar else NONE
     if unknown := _known(results, path):
         return Line(*texts, unknown, wanted, limit=limit)
     ratio = ours / peer
-    met = "differs" if found.differs else bar.judge(ratio)
+    met = "differs" if found.differs else bar.judge(ratio) if bar else NONE
     return Line(*texts, f"{ratio:.1f} x", wanted, met, limit)
 
 
@@ -243,6 +245,7 @@ def lines(results: Results) -> list[Line]:
         _rate(results, "stream", "the same, plain Python executor", Bar(1.3, 2), "plain"),
         _rate(results, "snapshot", "table → topic, rows/s", Bar(12, 18)),
         _rate(results, "sink", "topic → table, upsert, rows/s", Bar(5, 6)),
+        _rate(results, "rewrite", "the same, into rows that are there already"),
         _rate(results, "maria-stream", "MariaDB log → topic, rows/s", Bar(5, 8)),
         _rate(results, "maria-snapshot", "MariaDB table → topic, rows/s", Bar(5, 8)),
         *_latency(results),

@@ -52,6 +52,7 @@ class Route(NamedTuple):
 ROUTES: dict[str, Route] = {
     "stream": Route(paths.stream, "source", paths.warm_stream),
     "sink": Route(paths.sink, "sink", paths.warm_sink),  # reads what the stream left behind
+    "rewrite": Route(paths.rewrite, "sink", paths.warm_sink),
     "snapshot": Route(paths.snapshot, "source", paths.warm_snapshot),
     "scaling": Route(paths.scaling),
     "sqlite": Route(embedded.sqlite),
@@ -81,7 +82,7 @@ def measure(bench: Bench, name: str, runs: int) -> PathResult:
     )
     began = time.monotonic()
     try:
-        if name in TARGETS and bench.filled is None:
+        if name in (*TARGETS, "rewrite") and bench.filled is None:
             paths.fill_topics(bench)
         with bench.connect(route.plugin) as connect:
             route.prepare(bench, connect)
@@ -141,7 +142,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     asked = parser.parse_args(given)
     if asked.smoke:
         asked.rows, asked.runs, asked.peers, asked.out = 3000, 1, False, SMOKE
-        asked.paths = "stream,sink,snapshot,sqlite,mariadb,maria-stream,duckdb,http,poison"
+        asked.paths = "stream,sink,rewrite,snapshot,sqlite,mariadb,maria-stream,duckdb,http,poison"
     named = asked.paths.split(",")
     asked.paths = [path for name in named for path in FAMILIES.get(name, (name,))]
     if unknown := set(asked.paths) - set(ROUTES):

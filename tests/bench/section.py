@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.report import HEADS, TARGET_HEADS, Results, filled, lines, load, write
 
-COMPARED = ("stream", "snapshot", "sink", "maria-stream", "maria-snapshot")
+COMPARED = ("stream", "snapshot", "sink", "rewrite", "maria-stream", "maria-snapshot")
 TARGETS = (
     "Each target by one sink worker, the same rows upserted, or appended where nothing can be "
     "replaced; what the server of a target uses is not in the worker's CPU. The endpoint is on "
@@ -82,7 +82,8 @@ def _how(results: Results) -> str:
     )
     return (
         f"Medians of at least {runs} runs of {rows} rows of 10 columns, about 200 bytes each, "
-        "sides taking turns in each run; the clock starts at the first hundred rows. Tailrace is "
+        "sides taking turns in each run; the clock starts at the first hundred rows. The rows are "
+        "new at the source, and in the target but for the line that says so. Tailrace is "
         "exactly once on every line, Debezium as configured at least once. "
         f"Both topics were read back: {back}. A ratio is `invalid` where the peer ran below 0.7 of "
         "what it is known to do on two cores. The servers alone: the walsender, one COPY, the "

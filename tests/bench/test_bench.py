@@ -36,7 +36,7 @@ def test_the_bench_runs_every_rate_and_prints_a_table(
     assert sides == {
         ("stream", "tailrace"), ("stream", "plain"), ("stream", "limit"),
         ("sink", "tailrace"), ("sink", "limit"), ("sink", "consume"),
-        ("snapshot", "tailrace"), ("snapshot", "limit"),
+        ("rewrite", "tailrace"), ("snapshot", "tailrace"), ("snapshot", "limit"),
         ("sqlite", "tailrace"), ("sqlite", "limit"),
         ("mariadb", "tailrace"), ("mariadb", "limit"),
         ("maria-stream", "tailrace"), ("maria-stream", "limit"),
