@@ -293,6 +293,10 @@ class Consumer(Client):
     def resume(self, places: Iterable[Any]) -> None:
         self._paused -= {(place.topic, place.partition) for place in places}
 
+    @call("kafka.list_topics")
+    def list_topics(self, _topic: str, **_: Any) -> None:
+        self.broker.advance()
+
     @call("kafka.get_watermark_offsets")
     def get_watermark_offsets(self, place: Any, **_: Any) -> tuple[int, int]:
         self.broker.advance()
