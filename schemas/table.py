@@ -62,7 +62,7 @@ class TableSchema(msgspec.Struct, frozen=True):
     A sink fills the last three: `former` are columns as earlier versions had them, newest first,
     where they differ, so that a target can tell what it was given from what is somebody else's;
     `passing` names those that the newest version has no more, or not so; `cast` those whose type
-    the mapping chose, whatever the source's is.
+    the mapping chose, whatever the source's is. (A topic that tells no lengths names all of its.)
     """
 
     table: TableId

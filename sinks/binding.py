@@ -6,7 +6,7 @@ function a column (`sinks/decode.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -78,7 +78,7 @@ class MappedTable(msgspec.Struct, frozen=True):
             tuple(mapped.column for mapped in _distinct(columns, topic)),
             _key(source, columns, topic, table),
             (*source.attributes, *row_key(source.key, _unchanged(columns), table.way)),
-            cast=tuple(name for name, field in table.fields.items() if field.casts),
+            cast=tuple(_cast(source, columns, table)),
         )
         schema = lineage.told(schema, lambda version: _bound(version, topic, table), table.mode)
         where = row_filter(
@@ -94,6 +94,13 @@ class MappedTable(msgspec.Struct, frozen=True):
             rules = Rules(table.rules, table.on_invalid, schema, f"tables.{topic}.rules")
         rekeyed = bool(table.key)
         return cls(schema, columns, rekeyed, source, where, rules, table.way, table.soft_delete)
+
+
+def _cast(source: TableSchema, columns: Sequence[MappedColumn], table: TableMap) -> Iterator[str]:
+    """Yield the columns that may be narrower in the target: so meant, or of a length untold."""
+    yield from (name for name, field in table.fields.items() if field.casts)
+    untold = [one for one in columns if one.source and one.source.name in source.cast]
+    yield from (mapped.column.name for mapped in untold)
 
 
 def _bound(version: TableSchema, topic: str, table: TableMap) -> TableSchema | None:

@@ -175,7 +175,8 @@ class Tables:
         if missing:
             raise DataError(f"key column {', '.join(missing)} is no column of the row")
         columns = tuple(Column(name, types[name], kinds[name].optional) for name in kinds)
-        schema = TableSchema(_identity(self._topic, source), columns, tuple(key))
+        untold = tuple(column.name for column in columns)  # no record tells a varchar's length
+        schema = TableSchema(_identity(self._topic, source), columns, tuple(key), cast=untold)
         mapping = _only(self._map, rows) if shape is key_shape else self._map
         mapped = self._bind(schema, self._topic, mapping)
         _refuse_other_key(mapped, schema, self._topic)
