@@ -22,7 +22,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from cdc.brokers import COMPACTED, TopicSettings, ensure_topic, high_watermark
 from cdc.errors import KafkaUnavailable, StateError
-from cdc.kafka import DEADLINE_S, KafkaConfig, consumer_client, kafka_error
+from cdc.kafka import DEADLINE_S, KafkaConfig, arrived, assign, consumer_client, kafka_error
 from cdc.source import Batch, Progress
 from schemas.change import Stamp
 
@@ -125,9 +125,10 @@ class PositionsTopic:
         """
         partition = self.partition(source)
         end = high_watermark(self._kafka, self.name, partition)
-        consumer = consumer_client(self._kafka)
+        # The end is behind a commit's marker, so only an empty fetch says that it is reached.
+        consumer = consumer_client(self._kafka, fetch_wait_max_ms=20)
         try:
-            consumer.assign([TopicPartition(self.name, partition, OFFSET_BEGINNING)])
+            assign(consumer, [TopicPartition(self.name, partition, OFFSET_BEGINNING)])
             return self._collect(consumer, source, end)
         except KafkaException as error:
             raise kafka_error(error, f"reading {self.name}[{partition}]") from error
@@ -143,7 +144,7 @@ class PositionsTopic:
                     f"{self.name} is readable to offset {reached} of {end} only",
                     hint="Another transaction is open there; it times out by itself in 15 s.",
                 )
-            for message in consumer.consume(10_000, 0.2):
+            for message in arrived(consumer, 10_000, 0.2):
                 failed, offset = message.error(), message.offset() or 0
                 if failed is None:
                     self._take(stored, source, message.key() or b"", message.value())

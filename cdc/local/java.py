@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,6 +107,11 @@ class StartCache:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._recording = self._path.with_suffix(f".{os.getpid()}-{id(self)}.tmp")
         return [path, f"-XX:AOTCacheOutput={self._recording}", *quiet, *rest]
+
+    @property
+    def at_once(self) -> int:
+        """The signal for a server whose data goes with it: one that records must end by itself."""
+        return signal.SIGKILL if self._path.exists() else signal.SIGTERM
 
     def keep(self, exit_code: int | None) -> None:
         """After the run: put a recorded cache in its place when the run ended well."""

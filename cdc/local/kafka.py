@@ -109,7 +109,7 @@ class LocalKafka:
 
     def stop(self) -> None:
         """End the broker; temporary data goes with it."""
-        self.server.stop()
+        self.server.stop(at_once=not self._home.lasts)
         self._home.close()
 
     def __enter__(self) -> Self:
@@ -136,6 +136,7 @@ class LocalKafka:
             "kafka",
             lambda: [*cache.command(), "kafka.Kafka", str(properties)],
             home,
+            at_once=cache.at_once,
             ended=cache.keep,
         )
 

@@ -71,6 +71,9 @@ SYSTEM_TABLES = (
     "maria_add_gis_sp_bootstrap.sql",
     "mariadb_sys_schema.sql",
 )
+_PORTS = 5
+"""Ports that are tried."""
+_PORT_TAKEN = "Address already in use"
 MISSING_LIBRARY = re.compile(r"shared libraries: (\S+?):")
 PACKAGES = "apt-get install libcrypt1 libsystemd0 libstdc++6, or dnf install libxcrypt-compat"
 
@@ -176,25 +179,30 @@ class LocalMariaDB:
         """
         home = self._home.open()
         try:
-            self.port = free_port(self._wanted)
             binaries = self._binaries()
-            options = self._configure(home, binaries)
             if not self.data.exists():
                 self._initialise(home, binaries)
             self._password = (home / "password").read_text(encoding="ascii")
-            self.server = Server(
-                Command(
-                    "mariadb",
-                    lambda: [str(binaries / "bin" / "mariadbd"), f"--defaults-file={options}"],
-                    home,
-                    at_once=signal.SIGKILL,
-                    refuses_root=True,
-                )
-            )
-            self.server.start(self._ready, DEADLINE_S)
+            for left in reversed(range(_PORTS)):
+                try:
+                    self._serve(home, binaries)
+                    break
+                except LocalStackError as error:
+                    if not left or _PORT_TAKEN not in str(error):
+                        raise
         except BaseException:
             self.stop()
             raise
+
+    def _serve(self, home: Path, binaries: Path) -> None:
+        """Start on a port that is free: until the server binds it, another may."""
+        self.port = free_port(self._wanted)
+        options = self._configure(home, binaries)
+        argv = [str(binaries / "bin" / "mariadbd"), f"--defaults-file={options}"]
+        self.server = Server(
+            Command("mariadb", lambda: argv, home, at_once=signal.SIGKILL, refuses_root=True)
+        )
+        self.server.start(self._ready, DEADLINE_S)
 
     def stop(self) -> None:
         """End the server; temporary data goes with it."""

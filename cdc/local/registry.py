@@ -73,7 +73,7 @@ class LocalRegistry:
 
     def stop(self) -> None:
         """End the registry; temporary data goes with it."""
-        self.server.stop()
+        self.server.stop(at_once=not self._home.lasts)
         self._home.close()
 
     def __enter__(self) -> Self:
@@ -96,6 +96,7 @@ class LocalRegistry:
             "registry",
             lambda: [*cache.command(), *options, "-jar", str(jar)],
             home,
+            at_once=cache.at_once,
             ended=cache.keep,
         )
 

@@ -36,28 +36,30 @@ class Launch:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
-    def start(self, arguments: Sequence[str], name: str, failpoints: str = "") -> Process:
+    def start(self, arguments: Sequence[str], log: Path, failpoints: str = "") -> Process:
         environment = {
             **os.environ,
             "PYTHONPATH": str(self.code),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONFAULTHANDLER": "1",  # SIGABRT says where it stood
             SUPERVISOR_PID: str(os.getpid()),  # no worker outlives us
             **self.environment,
         }
         environment.pop("CDC_FAILPOINTS", None)
         if failpoints:
             environment["CDC_FAILPOINTS"] = failpoints
-        with self.log(name).open("ab") as log:
+        with log.open("ab") as said:
             return Process(
                 [sys.executable, "-m", "cdc", "-c", str(self.config), *arguments],
                 cwd=self.folder,
                 env=environment,
-                stdout=log,
-                stderr=log,
+                stdout=said,
+                stderr=said,
                 start_new_session=True,
             )
 
     def log(self, name: str) -> Path:
+        """Where a process of this name writes."""
         return self.folder / f"{name.replace('/', '-')}.log"
 
 
@@ -81,8 +83,12 @@ class Worker:
     def start(self) -> None:
         """Start the process, armed with the failpoints asked for, for this once."""
         armed, self.failpoints = self.failpoints, ""
-        self.process = self._launch.start(self._arguments, self.name, armed)
         self.starts += 1
+        self.process = self._launch.start(self._arguments, self._log(), armed)
+
+    def _log(self, before: int = 0) -> Path:
+        """Where the present process writes, or the one that many `before` it."""
+        return self._launch.log(f"{self.name}/{self.starts - before}")
 
     def tick(self) -> int | None:
         """Start what is down and due; return the exit code of what has just ended."""
@@ -115,13 +121,15 @@ class Worker:
             return old
 
     def state(self) -> str:
-        """What the worker last said of itself, "" when it has said nothing."""
-        lines = self._launch.log(self.name).read_text(errors="replace").splitlines()
+        """What the present process last said of itself, "" when it has said nothing."""
+        lines = self._log().read_text(errors="replace").splitlines()
         told = (json.loads(line) for line in reversed(lines) if line.startswith('{"state"'))
         return next((str(record["state"]) for record in told), "")
 
-    def tail(self) -> str:
-        return f"--- {self.name}\n{end_of_log(self._launch.log(self.name), 12)}"
+    def tail(self, lines: int = 12) -> str:
+        """The ends of what the last two processes said."""
+        logs = [self._log(1), self._log()]
+        return "\n".join(f"--- {log.stem}\n{end_of_log(log, lines)}" for log in logs)
 
 
 class Crew(threading.Thread):
@@ -174,8 +182,8 @@ def fenced(process: Process[bytes], within_s: float, disturbed: Callable[[], boo
         if disturbed():
             deadline = time.monotonic() + within_s
         if time.monotonic() > deadline:
-            process.kill()
-            process.wait()
+            process.send_signal(signal.SIGABRT)
+            _reap(process)
             return f"the replaced owner still ran after {within_s:.0f} s of calm"
         time.sleep(0.05)
     # SIGKILL: another misfortune found it first.

@@ -19,13 +19,16 @@ from contextlib import contextmanager
 import psutil
 import psycopg
 
+from cdc.kafka import DEADLINE_S
 from cdc.local.process import Server
 from crash.crew import Worker, fenced
 from crash.evidence import Anomaly
 from crash.scenario import Scenario
 from crash.stage import SINKER
 
-FENCED_S = 30.0
+FENCED_S = DEADLINE_S + 15.0
+"""A replaced owner may be inside one wait on the broker that began before the calm."""
+
 START_S = 60.0
 OWNED_S = 60.0
 AT_WORK = ("snapshot", "streaming")
@@ -174,7 +177,7 @@ class Misfortunes:
 
     def _judge(self, worker: Worker, wrong: str) -> None:
         if wrong:
-            found = Anomaly("fencing", f"{worker.name}: {wrong}\n{worker.tail()[-1200:]}")
+            found = Anomaly("fencing", f"{worker.name}: {wrong}\n{worker.tail(40)[-8000:]}")
             self._scenario.observed.append(found)
 
     def _cut(self, victim: str) -> bool:
@@ -242,7 +245,8 @@ class Misfortunes:
     def _rebalance(self, sink: str) -> bool:
         """Let one more worker join the sink's group and leave it again, in mid-batch."""
         arguments = ["sink", sink, "--worker", "9"]
-        process = self._scenario.launch.start(arguments, f"sink/{sink}/9")
+        launch = self._scenario.launch
+        process = launch.start(arguments, launch.log(f"sink/{sink}/9"))
         self._pause(4.0, 7.0)
         process.kill()
         process.wait()

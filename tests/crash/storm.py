@@ -47,9 +47,9 @@ SPECIALS = (
 class Plan:
     """How much, how rough, and how long at least; `weather` is what befalls servers and lines."""
 
-    kills: int = 60
-    changes: int = 120_000
-    seconds: int = 120
+    kills: int = 56
+    changes: int = 100_000
+    seconds: int = 100
     weather: int = 10
     specials: int = 3
     copies: int = 1

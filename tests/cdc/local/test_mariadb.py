@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import closing
@@ -14,7 +15,9 @@ import pymysql
 import pytest
 
 from cdc.local import LocalMariaDB, LocalStackError
+from cdc.local import mariadb as local_mariadb
 from cdc.local.mariadb import refuse_missing_library
+from cdc.local.process import free_port
 from fix_pipeline import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -78,6 +81,18 @@ def test_a_killed_server_comes_back_with_its_data_and_address() -> None:
         assert server.execute("SELECT * FROM shop.kept") == [(1,)]
         data = server.data
     assert not data.exists()
+
+
+def test_a_port_that_another_takes_before_the_server_does_is_left_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as other:
+        taken = other.getsockname()[1]
+        ports = iter([taken, free_port()])
+        monkeypatch.setattr(local_mariadb, "free_port", lambda _: next(ports))
+        with LocalMariaDB() as server:
+            assert server.port != taken
+            assert server.execute("SELECT @@port") == [(server.port,)]
 
 
 def test_given_data_is_kept_while_settings_are_those_of_each_start(tmp_path: Path) -> None:
