@@ -19,6 +19,7 @@ Promises of a source:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -35,6 +36,7 @@ __all__ = [
     "SourceStatus",
     "StoredPosition",
     "Watchful",
+    "new_incarnation",
 ]
 
 _VERSION = 1
@@ -82,6 +84,14 @@ class StoredPosition(msgspec.Struct, frozen=True):
                 f"the stored position is not one of a {cls.system_name} source: {error}",
                 hint="look at it with `cdc position show`, replace it with `cdc position set`",
             ) from error
+
+
+def new_incarnation(lost: int = 0) -> int:
+    """Return an incarnation never used before; `lost` is that of a position given up.
+
+    Seconds since 1970 are greater than any number a position that was reset could have held.
+    """
+    return max(int(time.time()), lost + 1)
 
 
 class Progress(msgspec.Struct, frozen=True):

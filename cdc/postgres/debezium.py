@@ -19,7 +19,6 @@ PostgreSQL 18 manual, "Logical Replication Message Formats"; a live 3.6 (tests/i
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -34,6 +33,7 @@ from cdc.postgres.commands import identify
 from cdc.postgres.position import Position
 from cdc.postgres.settings import Settings
 from cdc.postgres.slot import SlotFacts, slot_facts
+from cdc.source import new_incarnation
 
 __all__ = ["Offset", "read_offset", "taken_over"]
 
@@ -136,9 +136,8 @@ def taken_over(settings: Settings, offset: Offset) -> Position:
         system = identify(pgconn, login)
     finally:
         pgconn.finish()
-    incarnation = int(time.time())
     return Position(
-        incarnation,
+        new_incarnation(),
         settings.slot,
         system.identifier,
         system.timeline,

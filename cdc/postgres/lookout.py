@@ -61,7 +61,7 @@ class Lookout:
         relation = relation_of(facts, carried.columns)
         schema = self._relations.describe(relation, facts)
         if known is None:
-            self._relations.remember(facts.table, shape_of(relation, schema.key))
+            self._relations.remember(facts.table, shape_of(relation, schema))
         if self._opening.settings.snapshot != "never":
             attempt = 0 if known is None else 1
             job = Job(facts.table, estimate=facts.estimate, settle=settle, attempt=attempt)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -17,6 +16,7 @@ from cdc.postgres.position import Position
 from cdc.postgres.relations import key_problem
 from cdc.postgres.settings import Settings
 from cdc.postgres.slot import check_slot, check_system, drop_slot, free_slot, slot_facts
+from cdc.source import new_incarnation
 from schemas.table import TableId
 
 __all__ = ["Opening", "begin_anew", "resume"]
@@ -112,12 +112,9 @@ class Opening:
 
 
 def begin_anew(opening: Opening, stored: Position | None) -> Position:
-    """Return the position that announces a new slot, of an incarnation never used before.
-
-    Seconds since 1970 are greater than any number a lost position could have held.
-    """
+    """Return the position that announces a new slot, of an incarnation never used before."""
     settings, system = opening.settings, opening.system
-    incarnation = max(int(time.time()), stored.incarnation + 1 if stored else 0)
+    incarnation = new_incarnation(stored.incarnation if stored else 0)
     return Position(incarnation, settings.slot, system.identifier, system.timeline, creating=True)
 
 
@@ -157,7 +154,7 @@ def _adopt(opening: Opening) -> Position:
     slot = slot_facts(opening.catalog, settings.slot)
     confirmed = slot.confirmed_flush_lsn if slot else 0
     position = Position(
-        int(time.time()),
+        new_incarnation(),
         settings.slot,
         system.identifier,
         system.timeline,

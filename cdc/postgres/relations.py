@@ -7,11 +7,16 @@ from the catalogue as it is now and can never fail a row (R11).
 What a table looked like last is kept as progress under "table/<name>", so that a change made
 while nobody watched is noticed at the first row after it: ADD COLUMN with a default and a
 rewrite send no row events (measured), so an added column or a changed type asks for a backfill.
+
+Of `ALTER TYPE … ATTRIBUTE` the log tells nothing at all, no Relation either (measured). So before
+rows of a table with composites leave, the catalogue is asked for the parts: those that are other
+ones since are what these rows and all later ones have. Rows from before the ALTER may be among
+them, and what was sent before has the old parts: so this, too, asks for a backfill.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,7 +25,7 @@ from cdc.decode.pgoutput import Relation, RelationColumn
 from cdc.decode.pgtypes import TypeRow, column_type, parts_of
 from cdc.postgres.catalog import ColumnFacts, TableFacts, TableLocked
 from cdc.source import Progress
-from schemas.table import Column, TableId, TableSchema
+from schemas.table import Column, Part, TableId, TableSchema
 
 __all__ = ["Facts", "Relations", "Shape", "Turn", "key_problem", "relation_of", "shape_of"]
 
@@ -38,11 +43,15 @@ class Facts(Protocol):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """A table as last seen: its oid, its columns as (name, type oid, typmod), its key."""
+    """A table as last seen: its oid, its columns as (name, type oid, typmod), its key.
+
+    `parts` are those of the composites among the columns; None where nobody knows.
+    """
 
     oid: int
     columns: tuple[tuple[str, int, int], ...]
     key: tuple[str, ...] = ()
+    parts: tuple[tuple[str, tuple[Part, ...]], ...] | None = None
 
     def progress(self, table: TableId) -> Progress:
         """Return this shape as what is stored for `table`."""
@@ -56,7 +65,8 @@ class Turn(msgspec.Struct, frozen=True):
     """What a new Relation means for a table.
 
     `unknown`: it was never seen under this name. `changed`: it looks different from last time.
-    `grown`: it has a column or type it did not have, so rows that were never sent again lack it.
+    `grown`: it has a column, type or part it did not have, so rows that were never sent again lack
+    it.
     `recreated`: it is another table of that name.
     """
 
@@ -81,10 +91,11 @@ def key_problem(facts: TableFacts, key: Sequence[str]) -> str:
     return ""
 
 
-def shape_of(relation: Relation, key: Sequence[str]) -> Shape:
-    """Return the shape to remember of `relation`."""
+def shape_of(relation: Relation, schema: TableSchema) -> Shape:
+    """Return the shape to remember of `relation`, which stands for `schema`."""
     columns = tuple((c.name, c.oid, c.typmod) for c in relation.columns)
-    return Shape(relation.oid, columns, tuple(key))
+    parts = tuple((column.name, column.parts) for column in schema.columns if column.parts)
+    return Shape(relation.oid, columns, schema.key, parts)
 
 
 def relation_of(facts: TableFacts, published: Collection[str] | None = None) -> Relation:
@@ -110,6 +121,7 @@ class Relations:
         self._facts = facts
         self._keys = keys
         self._schemas: dict[int, TableSchema] = {}
+        self._composed: dict[int, Relation] = {}
         self.shapes: dict[TableId, Shape] = {}
         self.progress: list[Progress] = []
         for progress in stored:
@@ -146,18 +158,45 @@ class Relations:
     def enforce(self, relation: Relation) -> TableSchema:
         """Put `relation` in force for the rows that follow."""
         schema = self._schemas[relation.oid] = self.describe(relation)
+        self._composed.pop(relation.oid, None)
+        if any(column.parts for column in schema.columns):
+            self._composed[relation.oid] = relation
         return schema
+
+    @property
+    def composed(self) -> bool:
+        """Whether a table in force has composites."""
+        return bool(self._composed)
+
+    def altered(
+        self, schemas: Collection[TableSchema]
+    ) -> Iterator[tuple[TableSchema, TableSchema, Turn]]:
+        """Put in force what the composites of `schemas` consist of now; yield those that differ.
+
+        Yields the schema until now, the one from here on, and what it means for the table.
+        """
+        for oid, relation in list(self._composed.items()):
+            before = self._schemas[oid]
+            if before not in schemas:
+                continue
+            types = self._facts.types({column.oid for column in relation.columns})
+            parts = [parts_of(column.oid, types) for column in relation.columns]
+            if parts != [column.parts for column in before.columns]:
+                turn = self.take(relation)
+                yield before, self._schemas[oid], turn
 
     def take(self, relation: Relation) -> Turn:
         """Put `relation` in force and tell what it means compared with the shape remembered."""
         schema = self.enforce(relation)
-        before, shape = self.shapes.get(relation.table), shape_of(relation, schema.key)
+        before, shape = self.shapes.get(relation.table), shape_of(relation, schema)
         if before != shape:
             self.remember(relation.table, shape)
+        if before is not None and before.parts is None:
+            before = msgspec.structs.replace(before, parts=shape.parts)
         if before is None or before == shape:
             return Turn(relation.table, unknown=before is None)
         recreated = before.oid != shape.oid
-        grown = not set(shape.columns) <= set(before.columns)
+        grown = not set(shape.columns) <= set(before.columns) or before.parts != shape.parts
         return Turn(relation.table, changed=True, grown=grown or recreated, recreated=recreated)
 
     def remember(self, table: TableId, shape: Shape) -> None:
@@ -185,13 +224,14 @@ def _column(
     same = now is not None and (now.oid, now.typmod) == (column.oid, column.typmod)
     spelled = now.spelled if now is not None and same and column.oid >= 16384 else ""
     kind = column_type(column.oid, column.typmod, types, spelled)
+    parts = parts_of(column.oid, types)
     if now is None:
-        return Column(column.name, kind)
+        return Column(column.name, kind, parts=parts)
     return Column(
         column.name,
         kind,
         nullable=now.nullable,
         default=now.default,
         generated=bool(now.generated),
-        parts=parts_of(column.oid, types),
+        parts=parts,
     )

@@ -204,7 +204,7 @@ class Session:
 
     def _batch(self, *, force: bool) -> Batch | None:
         """Return what has gathered; the position alone every 2 s, or every 16 MiB of log."""
-        rows: list[Rows] = self._transactions.take()
+        rows = self._as_composed(self._transactions.take())
         position = self._transactions.position
         progress = self._take_progress()
         moved = position != self._returned
@@ -214,6 +214,20 @@ class Session:
             return None
         self._returned, self._returned_at = position, time.monotonic()
         return Batch(rows, position, position.boundary, progress)
+
+    def _as_composed(self, rows: list[Rows]) -> list[Rows]:
+        """Return rows with the parts that their composites have now; see `relations`."""
+        if not self._relations.composed:
+            return rows
+        schemas = {run.schema for run in rows}
+        now: dict[TableSchema, TableSchema] = {}
+        for before, after, turn in self._relations.altered(schemas):
+            now[before] = after
+            self._snapshots.turned(turn)
+        if not now:
+            return rows
+        replace = msgspec.structs.replace
+        return [replace(run, schema=now.get(run.schema, run.schema)) for run in rows]
 
     def _take_progress(self) -> list[Progress]:
         """Return the newest value of each key that changed."""
