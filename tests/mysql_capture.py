@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import threading
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -42,6 +45,63 @@ class MyCapture(MariaCapture):
 
     def findings(self) -> dict[str, Finding]:
         return {found.subject: found for found in mysql.check(self.context(), self.config())}
+
+
+class Writers:
+    """Sessions that insert, update, delete and move rows of `t` until told to end.
+
+    Each begins with `before`; `more` are further statements about the row {one}.
+    """
+
+    def __init__(
+        self,
+        server: RealMySQL,
+        database: str,
+        count: int = 4,
+        before: Sequence[str] = (),
+        more: Sequence[str] = (),
+    ) -> None:
+        self._over = threading.Event()
+        self._more = more
+        self.failed: list[BaseException] = []
+        self.done = 0
+        given = (server, database, before)
+        self._threads = [
+            threading.Thread(target=self._write, args=(*given, seed)) for seed in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _write(self, server: RealMySQL, database: str, before: Sequence[str], seed: int) -> None:
+        dice = random.Random(seed)  # noqa: S311 - repeatable, no secret
+        try:
+            with closing(server.connect(database)) as connection, connection.cursor() as cursor:
+                for statement in before:
+                    cursor.execute(statement)
+                while not self._over.is_set():
+                    cursor.execute(self._one(dice))
+                    self.done += 1
+        except BaseException as error:  # noqa: BLE001 - the test looks at it
+            self.failed.append(error)
+
+    def _one(self, dice: random.Random) -> str:
+        one, other = dice.randrange(2_000), dice.randrange(2_000)
+        return dice.choice(
+            [
+                f"INSERT INTO t (id, n) VALUES ({one}, 0) ON DUPLICATE KEY UPDATE n = n + 1",
+                f"UPDATE t SET n = n + 1 WHERE id = {one}",
+                f"UPDATE t SET n = n + 1 WHERE id BETWEEN {one} AND {one + 50}",
+                f"DELETE FROM t WHERE id = {one}",
+                f"UPDATE IGNORE t SET id = {other} WHERE id = {one}",
+                *(statement.format(one=one) for statement in self._more),
+            ]
+        )
+
+    def end(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(60)
+        assert not self.failed, self.failed
 
 
 def rows(shop: Database) -> list[tuple[bytes, ...]]:

@@ -6,16 +6,15 @@ is there what it is here, the statements between tell.
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 
 from cdc.decode import binlog
 from cdc.decode.binlogevents import Format, Query, Rotate, Transaction
 from cdc.decode.gtid import Domains, Gtids
-from cdc.errors import SourceUnavailable, UnknownEvent
+from cdc.errors import UnknownEvent
 from cdc.mariadb.connection import Login
 from cdc.mariadb.dialect import Dialect
-from cdc.mariadb.dump import Dump, passing_id
+from cdc.mariadb.dump import Dump
 from cdc.mariadb.position import Place
 from cdc.mariadb.statements import SCHEMA, Statement, read_statement
 
@@ -24,8 +23,6 @@ __all__ = ["Ahead"]
 _QUERY, _ROTATE, _FORMAT, _GTID, _QUERY_COMPRESSED = 2, 4, 15, 162, 165
 _READ = {_QUERY, _ROTATE, _FORMAT, _GTID, _QUERY_COMPRESSED}
 _KIND_AT, _END_AT = 4, 13
-_PULL_EVENTS, _PULL_BYTES = 10_000, 16 << 20
-_HEARTBEAT_S, _SILENT_S, _WAIT_S = 1.0, 15.0, 0.25
 
 
 class Ahead:
@@ -59,20 +56,10 @@ class Ahead:
     def _read(self, end: Place) -> None:
         """Read on to `end`."""
         with closing(Dump(self._login, self._dialect)) as dump:
-            dump.start(str(self._gtid), passing_id(), _HEARTBEAT_S)
+            events = dump.look(str(self._gtid))
             self._checksum = dump.checksum
-            heard = time.monotonic()
             while not self._place.covers(end):
-                events = dump.pull(_PULL_EVENTS, _PULL_BYTES)
-                for data in events:
-                    if not self._place.covers(end):
-                        self._take(data)
-                if events:
-                    heard = time.monotonic()
-                elif time.monotonic() - heard > _SILENT_S:
-                    raise SourceUnavailable("the log that is there does not arrive")
-                else:
-                    dump.wait(_WAIT_S)
+                self._take(next(events))
 
     def _take(self, data: bytes) -> None:
         written = int.from_bytes(data[_END_AT : _END_AT + 4], "little")

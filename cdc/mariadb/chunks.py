@@ -5,9 +5,10 @@ How a snapshot and the log are held together is the server's own (`dialect.View`
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 import pymysql
@@ -17,7 +18,7 @@ from cdc.connections.mariadb import code_of
 from cdc.decode.mysqltypes import MysqlColumn, selected, text
 from cdc.errors import ConfigError, PreflightFailed, SourceUnavailable
 from cdc.mariadb.catalog import TableFacts
-from cdc.mariadb.connection import Connection, Login, connect, quoted, whole_guard
+from cdc.mariadb.connection import Connection, Login, connect, leave, quoted, unread, whole_guard
 from cdc.mariadb.dialect import Dialect, View
 from cdc.mariadb.position import Position
 from schemas.forms import copy_line
@@ -26,15 +27,20 @@ from schemas.table import TableSchema
 __all__ = [
     "Chunk",
     "ChunkReader",
+    "Chunks",
     "ConditionRefused",
     "Limits",
     "Slice",
     "TableBusy",
     "literal",
     "order_of",
+    "settled",
 ]
 
 Row = tuple[bytes | None, ...]
+_Found = TypeVar("_Found")
+
+_PATIENCE_S, _PAUSE_S = 1.0, 0.002
 
 _ORDERED = {
     *("tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "year"),
@@ -53,6 +59,19 @@ class ConditionRefused(ConfigError):
 
 class TableBusy(SourceUnavailable):
     """Somebody locks or changes the table just now; it is read later."""
+
+
+def settled(ask: Callable[[], _Found], enough: Callable[[_Found], bool]) -> _Found:
+    """Ask how far the server's tables are until that is `enough`, and return it.
+
+    A log has a transaction before the tables have it. Raises `TableBusy` when that lasts.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    while not enough(found := ask()):
+        if time.monotonic() > deadline:
+            raise TableBusy("the server has not committed all that its log has sent")
+        time.sleep(_PAUSE_S)  # a commit between log and table is over in milliseconds
+    return found
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -80,6 +99,9 @@ class Chunk(msgspec.Struct):
     after: tuple[str, ...] | None
 
 
+Chunks = Generator[Chunk, None, None]
+
+
 def order_of(facts: TableFacts, schema: TableSchema) -> tuple[str, ...]:
     """Return the columns chunks follow: the primary key where it is the key and has an order."""
     kinds = {found.column.name: found.column.kind for found in facts.columns}
@@ -99,7 +121,7 @@ class ChunkReader:
     def close(self) -> None:
         """Let go of the connection; the next read makes another one."""
         if self._connection is not None:
-            self._connection.close()
+            leave(self._connection)
             self._connection = None
 
     @property
@@ -133,7 +155,7 @@ class ChunkReader:
         last = size < limits.size and len(lines) < limits.rows
         return Chunk(lines, view, last, after if final is None else _key_texts(what, final))
 
-    def all_rows(self, what: Slice, limits: Limits, delivered: Position) -> Iterator[Chunk]:
+    def all_rows(self, what: Slice, limits: Limits, delivered: Position) -> Chunks:
         """Read a table in one snapshot; the first piece is empty, the last one has `last`."""
         lines: list[bytes] = []
         size = 0
@@ -172,9 +194,7 @@ class ChunkReader:
                 ]
                 yield row, copy_line(cells)[:-1]
         finally:
-            result: Any = vars(cursor)["_result"]
-            if result is not None and result.unbuffered_active:
-                result.unbuffered_active = False  # nobody wants the rest, which may be large
+            if unread(cursor):
                 self.close()
 
     @contextmanager

@@ -7,12 +7,23 @@ from contextlib import contextmanager
 from typing import Any
 
 import pymysql
+from pymysql.cursors import Cursor
 
 from cdc.connections import mariadb
 from cdc.connections.mariadb import Connection, Login, code_of
 from cdc.errors import Stop
 
-__all__ = ["Connection", "Login", "connect", "quoted", "rows", "text", "whole_guard"]
+__all__ = [
+    "Connection",
+    "Login",
+    "connect",
+    "leave",
+    "quoted",
+    "rows",
+    "text",
+    "unread",
+    "whole_guard",
+]
 
 _READING: Mapping[str, str | int] = {"lock_wait_timeout": 3}
 _PASSING = {1158, 1159, 1160, 1161, 1205, 1213, 1969, 3024}
@@ -26,6 +37,21 @@ def connect(login: Login) -> Connection:
     connection.use_unicode = False
     connection.decoders = {}
     return connection
+
+
+def leave(connection: Connection) -> None:
+    """Close a connection; nobody waits for the rest of a result, which may be a whole table."""
+    result: Any = vars(connection)["_result"]
+    if result is not None:
+        result.unbuffered_active = False  # the driver would read it to its end, as garbage too
+    if connection.open:
+        connection.close()
+
+
+def unread(cursor: Cursor) -> bool:
+    """Tell whether the server still sends what the cursor asked for."""
+    result: Any = vars(cursor)["_result"]
+    return result is not None and result.unbuffered_active
 
 
 def rows(

@@ -16,6 +16,7 @@ import msgspec
 from cdc.decode.gtid import Intervals
 from cdc.mariadb.connection import Connection
 from cdc.mariadb.position import Place, Position
+from cdc.mariadb.xa import Held
 
 if TYPE_CHECKING:  # these ask a dialect themselves
     from cdc.connector import Finding
@@ -28,11 +29,13 @@ class View(msgspec.Struct, frozen=True):
     """A consistent snapshot: what it has, said in places and transactions of the log.
 
     It has nothing behind `place`. It has all before `place` where `seen` is None, else all of
-    `seen`, and perhaps some of what lies between.
+    `seen`, and perhaps some of what lies between. What XA COMMIT did it may lack though it lies
+    before `place`, as far as `held` says so.
     """
 
     place: Place
     seen: Intervals | None = None
+    held: Held = Held()
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -48,8 +51,8 @@ class Dialect(Protocol):
 
     `name` is what it is called, `word` what native types begin with. `columns` is the query for a
     table's columns, `charsets` that for (collation number, character set). `grants` are the rights
-    that a user needs beside SELECT, `texts` the types the log has a collation for. `whole_rows`:
-    rows that were logged without all of their columns, or without the names of these, are refused.
+    that a user needs beside SELECT, `texts` the types the log has a collation for. `names_only`:
+    rows that were logged without the names of their columns are refused.
     """
 
     name: str
@@ -59,7 +62,7 @@ class Dialect(Protocol):
     charsets: str
     grants: str
     texts: frozenset[int]
-    whole_rows: bool
+    names_only: bool
 
     def log_end(self, connection: Connection) -> Place:
         """Return where the log ends now. Raises `errors.Stop` when there is none."""
@@ -86,6 +89,13 @@ class Dialect(Protocol):
 
     def request(self, gtid: str, server_id: int) -> Request:
         """Return how to ask for all that follows `gtid`, as the replica `server_id`."""
+        ...
+
+    def settle(self, connection: Connection, transaction: str, place: Place) -> None:
+        """Wait until the tables show what a transaction of this id, which ends at `place`, did.
+
+        Raises `chunks.TableBusy` when that takes long.
+        """
         ...
 
     def view(self, connection: Connection, delivered: Position) -> View:

@@ -16,6 +16,8 @@ import select
 import socket
 import ssl
 import struct
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from cdc.errors import CdcError, GapError, PreflightFailed, SourceUnavailable
@@ -28,6 +30,8 @@ _REGISTER = 0x15
 _BLOCK = 1 << 20
 _LONGEST = 0xFFFFFF
 _OK, _EOF, _ERROR = 0x00, 0xFE, 0xFF
+_LOOK_EVENTS, _LOOK_BYTES = 10_000, 16 << 20
+_LOOK_BEAT_S, _SILENT_S, _WAIT_S = 1.0, 15.0, 0.25
 _FATAL, _DENIED, _SAME_ID = 1236, (1045, 1142, 1227), 4052
 
 
@@ -132,6 +136,27 @@ class Dump:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(timeout * 1000))
+
+    def look(self, gtid: str) -> Iterator[bytes]:
+        """Begin a passing look, and return the events that follow `gtid`: they do not end.
+
+        What is yet to be written is waited for. Raises as `start` and `pull` do, and
+        `errors.SourceUnavailable` when nothing is heard, no heartbeat either.
+        """
+        self.start(gtid, passing_id(), _LOOK_BEAT_S)
+        return self._arriving()
+
+    def _arriving(self) -> Iterator[bytes]:
+        heard = time.monotonic()
+        while True:
+            found = self.pull(_LOOK_EVENTS, _LOOK_BYTES)
+            yield from found
+            if found:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > _SILENT_S:
+                raise SourceUnavailable("the log that is there does not arrive")
+            else:
+                self.wait(_WAIT_S)
 
     def _refuse(self, packet: bytes) -> None:
         """Raise what a packet says that is no event."""

@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-import time
-
-import msgspec
-
 from cdc.decode.gtid import Domains, Gtid
 from cdc.errors import GapError, PreflightFailed
 from cdc.mariadb.catalog import Catalog
-from cdc.mariadb.position import Place, Position
+from cdc.mariadb.position import AGAIN, Place, Position
+from cdc.mariadb.requirements import ROWS, refuse
+from cdc.source import new_incarnation
 
-__all__ = ["OTHER", "WANTED", "first_position", "guarded"]
+__all__ = ["LOGGING", "first_position", "guarded"]
 
-OTHER = "a MySQL server is read by `type: mysql`, MariaDB by `type: mariadb`"
-
-WANTED = {
-    "binlog_format": ("ROW", "SET GLOBAL binlog_format = 'ROW';"),
-}
-"""Variable → the value it must have, and what gives it."""
-
-_AGAIN = "read everything again: `cdc position reset`, or `snapshot: when_needed`"
-
-
-def _refuse_what_cannot_work(catalog: Catalog) -> None:
-    version = catalog.value("SELECT VERSION()")
-    if "MariaDB" not in version:
-        raise PreflightFailed(
-            f"the server is {version}: this source reads the log of MariaDB",
-            hint=OTHER,
-        )
-    if catalog.variable("log_bin") != "1":
-        raise PreflightFailed(
-            "the server writes no binary log",
-            hint="put log_bin = binlog under [mariadbd] into its options, and restart it",
-        )
-    for name, (wanted, repair) in WANTED.items():
-        found = catalog.variable(name)
-        if found != wanted:
-            raise PreflightFailed(
-                f"{name} is {found}: rows cannot be read from the log",
-                hint=f"{repair} and end the sessions that had another one",
-            )
+LOGGING = "put log_bin = binlog under [mariadbd] into the server's options, and restart it"
 
 
 def first_position(catalog: Catalog, lost: Position | None = None) -> Position:
     """Return the end of the log, of an incarnation never used before.
 
-    Seconds since 1970 are greater than any number a position that was reset could have held;
-    `lost` is one that cannot be gone on from. Raises `errors.PreflightFailed`.
+    `lost` is a position that cannot be gone on from. Raises `errors.PreflightFailed`.
     """
-    _refuse_what_cannot_work(catalog)
+    refuse(catalog, LOGGING, ROWS)
     place = catalog.log_end()
     gtid = catalog.gtid_at(place)
     if gtid is None:
@@ -58,7 +27,7 @@ def first_position(catalog: Catalog, lost: Position | None = None) -> Position:
             f"the server knows no global transaction id for {place}",
             hint="run `cdc check`; the server's log says more",
         )
-    incarnation = max(int(time.time()), lost.incarnation + 1 if lost else 0)
+    incarnation = new_incarnation(lost.incarnation if lost else 0)
     return Position(incarnation, str(gtid), int(catalog.variable("server_id")), *place)
 
 
@@ -69,7 +38,7 @@ def guarded(catalog: Catalog, stored: Position) -> Position:
     RESET MASTER, or on a restored copy, their ids come again. On another server the ids alone
     count, and the server says whether it has them.
     """
-    _refuse_what_cannot_work(catalog)
+    refuse(catalog, LOGGING, ROWS)
     server = int(catalog.variable("server_id"))
     if server != stored.server or not stored.file:
         return _moved(catalog, stored, server)
@@ -80,18 +49,18 @@ def guarded(catalog: Catalog, stored: Position) -> Position:
         raise GapError(
             f"the log at {stored.file}:{stored.offset} stands at {there or 'no place'}, "
             f"not at {known or 'its beginning'}: it was reset, or the server restored",
-            hint=_AGAIN,
+            hint=AGAIN,
         )
     end = Domains.parse(catalog.variable("gtid_binlog_pos"))
     if not end.covers(known):
         raise GapError(
-            f"the log ends at {end or 'its beginning'}, our position is {known}", hint=_AGAIN
+            f"the log ends at {end or 'its beginning'}, our position is {known}", hint=AGAIN
         )
     return stored
 
 
 def _moved(catalog: Catalog, stored: Position, server: int) -> Position:
-    """Go on at another server of the same topology: files and offsets are its own.
+    """Go on at another server of the same topology.
 
     It must have logged the very transactions our position ends with, not just others of their
     numbers: a replica that was promoted too early numbers its own from where it stood.
@@ -99,13 +68,7 @@ def _moved(catalog: Catalog, stored: Position, server: int) -> Position:
     lacking = _lacking(catalog, stored)
     if lacking:
         raise _lost(catalog, stored, server, lacking)
-    if stored.commit != stored.complete:
-        raise GapError(
-            f"this is server {server}, and the position lies inside a transaction of server "
-            f"{stored.server}",
-            hint=_AGAIN,
-        )
-    return msgspec.structs.replace(stored, server=server, file="", offset=0)
+    return stored.moved(server)
 
 
 def _lacking(catalog: Catalog, stored: Position) -> str:
@@ -129,14 +92,14 @@ def _lost(catalog: Catalog, stored: Position, server: int, lacking: str) -> GapE
         return GapError(
             f"{told} went on to {end} without {lacking}, which was published: it was behind when "
             "it was promoted",
-            hint=f"what it lacks is lost there and still at the consumers: {_AGAIN}",
+            hint=f"what it lacks is lost there and still at the consumers: {AGAIN}",
         )
     if Domains.parse(catalog.variable("gtid_slave_pos")).covers(known):
         return GapError(
             f"{told} ({end or 'empty'}) lacks {lacking}: it has replicated it, not logged it",
-            hint=f"log_slave_updates = ON under [mariadbd], and a restart; then {_AGAIN}",
+            hint=f"log_slave_updates = ON under [mariadbd], and a restart; then {AGAIN}",
         )
     return GapError(
         f"{told} ({end or 'empty'}) lacks {lacking}, which was published",
-        hint=f"correct `url`, or let the replica catch up; if the other server is lost, {_AGAIN}",
+        hint=f"correct `url`, or let the replica catch up; if the other server is lost, {AGAIN}",
     )

@@ -1,22 +1,27 @@
-"""Row images with some of their columns → rows in the tuple form of `schemas/forms.py` (R6).
+"""Row images with a part of their rows → rows in the tuple form of `schemas/forms.py` (R6).
 
 Under `binlog_row_image` MINIMAL, NOBLOB and FULL_NODUP an image has some columns only. What the new
 row lacks it has of the old one, or it is absent. An old row that lacks any is given by its key
-alone, as K, and only where that is told: by D, and by U of another key.
+alone, as K, and only where that is told: by D, and by U of another key. New rows of MySQL may have
+parts of their JSON documents only (`cdc/mysql/documents.py`).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 
 from cdc.decode.binlogevents import RowsEvent
 from cdc.decode.mysqlvalues import Read
+from cdc.mysql.documents import Documents
 
 __all__ = ["has_keys", "packed_partly"]
 
 _NULL = b"n"
 _ABSENT = b"u"
+
+_Present = list[tuple[int, Read]]
 
 
 def has_keys(event: RowsEvent, key: Sequence[int]) -> bool:
@@ -28,16 +33,21 @@ def has_keys(event: RowsEvent, key: Sequence[int]) -> bool:
     return bool(key) and all(told >> place & 1 for place in key)
 
 
-def packed_partly(event: RowsEvent, readers: tuple[Read, ...], key: Sequence[int]) -> list[bytes]:
+def packed_partly(
+    event: RowsEvent,
+    readers: tuple[Read, ...],
+    key: Sequence[int],
+    places: AbstractSet[int] = frozenset(),
+) -> list[bytes]:
     """Return the rows of an `event` for which `has_keys` holds, in order, in the form "pgoutput".
 
-    Raises `ValueError` when they do not fit the readers.
+    `places` are those of MySQL's JSON columns. Raises `ValueError` when rows do not fit.
     """
     if event.width != len(readers) or not readers:
         raise ValueError(f"{event.width} columns where the table has {len(readers)}")
     if not has_keys(event, key):
         raise ValueError("rows without their key")
-    old, new = (_present(bitmap, readers) for bitmap in (event.before, event.after))
+    old, new, begin = _sides(event, readers, places)
     data, at, out = event.data, 0, []
     try:
         while at < len(data):
@@ -45,7 +55,7 @@ def packed_partly(event: RowsEvent, readers: tuple[Read, ...], key: Sequence[int
             if event.kind != b"U":
                 out.append(_told(event.kind, before, key))
                 continue
-            after, at = _cells(data, at, new, len(readers))
+            after, at = _cells(data, begin(data, at), new, len(readers))
             filled = [b if a is _ABSENT else a for a, b in zip(after, before, strict=True)]
             out.append(b"U" + _old_row(before, filled, key) + _tuple(b"N", filled))
     except (IndexError, struct.error):
@@ -55,15 +65,29 @@ def packed_partly(event: RowsEvent, readers: tuple[Read, ...], key: Sequence[int
     return out
 
 
-def _present(bitmap: bytes, readers: tuple[Read, ...]) -> list[tuple[int, Read]]:
+def _sides(
+    event: RowsEvent, readers: tuple[Read, ...], places: AbstractSet[int]
+) -> tuple[_Present, _Present, Callable[[bytes, int], int]]:
+    """Return what reads old rows, what reads new ones, and what is before each of these."""
+    if not event.parts:
+        return _present(event.before, readers), _present(event.after, readers), _nothing
+    logged = frozenset(place for place, _ in _present(event.before, readers))
+    documents = Documents(readers, places, logged)
+    old = _present(event.before, documents.before)
+    return old, _present(event.after, documents.after), documents.begin
+
+
+def _nothing(_: bytes, at: int) -> int:
+    return at
+
+
+def _present(bitmap: bytes, readers: tuple[Read, ...]) -> _Present:
     """Return the places an image has, and what reads them."""
     told = int.from_bytes(bitmap, "little")
     return [(place, read) for place, read in enumerate(readers) if told >> place & 1]
 
 
-def _cells(
-    data: bytes, at: int, present: list[tuple[int, Read]], width: int
-) -> tuple[list[bytes], int]:
+def _cells(data: bytes, at: int, present: _Present, width: int) -> tuple[list[bytes], int]:
     """Return the cells of one image, each with what it is, and the offset behind it."""
     size = (len(present) + 7) // 8
     nulls = int.from_bytes(data[at : at + size], "little")

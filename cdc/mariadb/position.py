@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple, Self
 
+import msgspec
+
 from cdc.decode.gtid import Domains, Gtids
+from cdc.errors import GapError
 from cdc.source import StoredPosition
 from schemas.change import Stamp
 
-__all__ = ["Place", "Position"]
+__all__ = ["AGAIN", "Place", "Position", "PreparedXa"]
+
+AGAIN = "read everything again: `cdc position reset`, or `snapshot: when_needed`"
+"""What is left where nothing can be gone on from."""
 
 _KIND = "mariadb"
 
@@ -37,13 +43,24 @@ def _count(file: str) -> int:
     return int(tail) if tail.isdigit() else 0
 
 
+class PreparedXa(msgspec.Struct, frozen=True):
+    """An XA transaction that is prepared and has not ended: the log has its rows as `gtid`.
+
+    That follows the position `behind`. `xid` is what XA COMMIT takes.
+    """
+
+    xid: str
+    gtid: str
+    behind: str
+
+
 class Position(StoredPosition, frozen=True):
     """Transactions 1 to `complete` were delivered whole, and `ordinal` rows of number `commit`.
 
     Transactions are counted from the source's first start on, in the order of the log: the count
     is their stamp (R1), because a place in the log says nothing on another server, and global ids
     are ordered within their domain alone. `gtid` is the position behind number `complete`; the
-    log of server `server` had come to `offset` of `file` then.
+    log of server `server` had come to `offset` of `file` then. `prepared` are what it had open.
     """
 
     system_name: ClassVar[str] = "MariaDB"
@@ -57,6 +74,7 @@ class Position(StoredPosition, frozen=True):
     ordinal: int = 0
     complete: int = 0
     kind: str = _KIND
+    prepared: tuple[PreparedXa, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a position that is none; what is decoded says so as a wrong type would."""
@@ -72,6 +90,19 @@ class Position(StoredPosition, frozen=True):
             return self.incarnation > other.incarnation
         further = (self.commit, self.ordinal) >= (other.commit, other.ordinal)
         return further and self.complete >= other.complete
+
+    def moved(self, server: int | str) -> Self:
+        """Return this on another server of the same topology: files and offsets are its own.
+
+        Raises `errors.GapError` inside a transaction, whose events are cut differently there.
+        """
+        if self.commit != self.complete:
+            raise GapError(
+                f"this is server {server}, and the position lies inside a transaction of server "
+                f"{self.server}",
+                hint=AGAIN,
+            )
+        return msgspec.structs.replace(self, server=server, file="", offset=0)
 
     @property
     def place(self) -> Place:

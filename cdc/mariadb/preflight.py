@@ -13,11 +13,12 @@ from cdc.mariadb.catalog import Catalog, Selection, TableFacts
 from cdc.mariadb.chunks import order_of
 from cdc.mariadb.connection import Login, connect, quoted
 from cdc.mariadb.dump import Dump, passing_id
-from cdc.mariadb.opening import OTHER, WANTED
+from cdc.mariadb.opening import LOGGING
+from cdc.mariadb.requirements import OTHER, ROWS, is_other, logs, required
 from cdc.mariadb.settings import Settings
 from cdc.mariadb.tables import Tables
 
-__all__ = ["findings", "log_findings", "retention"]
+__all__ = ["findings", "images", "log_findings", "retention"]
 
 _ANSWER_S = 5.0
 _DAY_S = 86_400
@@ -53,7 +54,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     with closing(connection):
         catalog = Catalog(connection, login, dialect)
         version = catalog.value("SELECT VERSION()")
-        if ("MariaDB" in version) != (dialect.name == "MariaDB"):
+        if is_other(catalog, version):
             yield Finding("fail", "server", f"{version} is no {dialect.name}", OTHER)
             return
         yield Finding("ok", "server", version)
@@ -64,18 +65,11 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
 def log_findings(catalog: Catalog) -> Iterator[Finding]:
     """Look at what the log of MariaDB has, and for how long."""
-    if catalog.variable("log_bin") != "1":
-        repair = "put log_bin = binlog under [mariadbd] into the server's options, and restart it"
-        yield Finding("fail", "log_bin", "the server writes no binary log", repair)
+    yield from required(catalog, LOGGING, ROWS)
+    if not logs(catalog):
         return
-    yield Finding("ok", "log_bin", "ON")
-    for name, (wanted, repair) in WANTED.items():
-        found = catalog.variable(name)
-        yield Finding(
-            "ok" if found == wanted else "fail", name, found, "" if found == wanted else repair
-        )
     yield _metadata(catalog)
-    yield Finding("ok", "binlog_row_image", _IMAGES[catalog.variable("binlog_row_image")])
+    yield images(catalog)
     yield retention(catalog)
     strict = catalog.variable("gtid_strict_mode") == "1"
     yield Finding(
@@ -95,6 +89,11 @@ def _metadata(catalog: Catalog) -> Finding:
         "before the first was read, stop the source"
     )
     return Finding("warn", "binlog_row_metadata", told, "SET GLOBAL binlog_row_metadata = 'FULL';")
+
+
+def images(catalog: Catalog) -> Finding:
+    """Say what the rows of the log have of their columns."""
+    return Finding("ok", "binlog_row_image", _IMAGES[catalog.variable("binlog_row_image")])
 
 
 def retention(catalog: Catalog) -> Finding:

@@ -8,7 +8,7 @@ read row by row.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 from pymysql.cursors import Cursor, SSCursor
@@ -16,7 +16,16 @@ from pymysql.cursors import Cursor, SSCursor
 from cdc.decode.mysqltypes import KINDS, MysqlColumn, selected, text
 from cdc.errors import PreflightFailed
 from cdc.mariadb.catalog import Catalog
-from cdc.mariadb.connection import Connection, Login, connect, quoted, rows, whole_guard
+from cdc.mariadb.connection import (
+    Connection,
+    Login,
+    connect,
+    leave,
+    quoted,
+    rows,
+    unread,
+    whole_guard,
+)
 from cdc.mariadb.position import Place
 from cdc.mariadb.server import MariaDB
 from cdc.verify.readable import NULL_MARK, NotThere, Piece, Row, Wanted, lines_of
@@ -64,7 +73,7 @@ class MariaDBTable:
         """Let go of the connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            leave(connection)
 
     def types(self) -> Sequence[str]:
         """Return nothing that another engine would spell alike."""
@@ -113,7 +122,7 @@ class MariaDBTable:
         texts: list[tuple[int, _Text]] = [
             (place, made) for place, c in enumerate(columns) if (made := text(c)) is not None
         ]
-        with whole_guard(self._login), closing(kind(by or self._live())) as cursor:
+        with whole_guard(self._login), self._reading(kind(by or self._live())) as cursor:
             cursor.execute(query)
             while found := cursor.fetchmany(1_000):
                 for row in found:
@@ -122,6 +131,16 @@ class MariaDBTable:
                         if cells[place] is not None:
                             cells[place] = made(cells[place])
                     yield tuple(cells)
+
+    @contextmanager
+    def _reading(self, cursor: Cursor) -> Iterator[Cursor]:
+        """Let go of the connection too where nobody wants the rest of a result."""
+        with closing(cursor):
+            try:
+                yield cursor
+            finally:
+                if unread(cursor):
+                    self.close()
 
     def _within(self, piece: Piece) -> str:
         sides = [(">", piece.after), ("<=", piece.upto)]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cdc.decode.binlogevents import Event, Query, RowsEvent, TableEvent
 from cdc.errors import PreflightFailed, UnknownEvent
-from cdc.mariadb.creates import filled
+from cdc.mariadb.absent import filled
 from cdc.mariadb.images import is_whole, packed
 from cdc.mariadb.partial import has_keys, packed_partly
-from cdc.mariadb.statements import SCHEMA, Deed, Statement, read_statement
+from cdc.mariadb.statements import SCHEMA, XA, Deed, Statement, read_statement
 from cdc.mariadb.tables import Shape, Tables
-from cdc.mysql.documents import packed_documents
 from schemas.change import Origin, Rows
 from schemas.table import TableSchema
 
@@ -25,6 +26,7 @@ class Run:
     """Collects the changes of one transaction; those up to ordinal `skip` left in another life.
 
     `size` counts what waits for `flush`. `altered` has the statements that changed a schema.
+    `settle` is called before rows of the tables are looked at: until then the log may be ahead.
     """
 
     def __init__(self, tables: Tables, origin: Origin, skip: int, where: str) -> None:
@@ -42,6 +44,7 @@ class Run:
         self.size = 0
         self.ordinal = 0
         self.altered: list[Statement] = []
+        self.settle: Callable[[], None] = _settled
 
     def take(self, event: Event, index: int) -> None:
         """Take the event that stands at `index` of its transaction.
@@ -71,15 +74,13 @@ class Run:
         self._put(shape.schema, found, index)
 
     def _packed(self, event: RowsEvent, shape: Shape) -> list[bytes]:
-        if is_whole(event) and event.parts:
-            return packed_documents(event, shape.readers, shape.documents)
-        if is_whole(event):
+        if is_whole(event) and not event.parts:
             return packed(event, shape.images)
         key = shape.schema.key_indexes()
-        if self._tables.facts.dialect.whole_rows or not has_keys(event, key):
+        if not has_keys(event, key):
             raise _partial(shape.schema)
         self._partly = True
-        return packed_partly(event, shape.readers, key)
+        return packed_partly(event, shape.readers, key, shape.documents)
 
     def _put(self, schema: TableSchema, found: list[bytes], index: int) -> None:
         if len(found) >> PER_EVENT:
@@ -107,7 +108,7 @@ class Run:
             )
         if deed is Deed.ROWS:
             self._refuse_statement(event)
-        elif deed is Deed.XA:
+        elif deed in XA:
             raise UnknownEvent(f"the XA transaction at {self._where} cannot be captured yet")
         elif self._empties(statement):
             self._put(self._tables.schema(statement.tables[0]), [b"T"], index)
@@ -143,9 +144,16 @@ class Run:
         ordinals, self._ordinals = self._ordinals, []
         if items and self._schema is not None:
             rows = Rows(self._schema, "pgoutput", self._origin, items, ordinals)
-            self._rows.append(filled(rows, self._tables) if self._partly else rows)
+            if self._partly:
+                self.settle()
+                rows = filled(rows, self._tables)
+            self._rows.append(rows)
             self.ordinal = ordinals[-1]
         self._schema = None
+
+
+def _settled() -> None:
+    """The tables have what the log has."""
 
 
 def _partial(schema: TableSchema) -> PreflightFailed:

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 
 from cdc.connector import Finding
 from cdc.decode.binlogtables import MARIADB_TEXTS
+from cdc.decode.gtid import Domains
 from cdc.errors import Stop
 from cdc.mariadb import opening, preflight
 from cdc.mariadb.catalog import Catalog
+from cdc.mariadb.chunks import settled
 from cdc.mariadb.connection import Connection, rows, text
 from cdc.mariadb.dialect import Request, View
 from cdc.mariadb.position import Place, Position
+from cdc.mariadb.xa import held
 
 __all__ = ["MariaDB"]
 
@@ -48,7 +51,10 @@ class MariaDB:
     charsets = _CHARSETS
     grants = "REPLICATION SLAVE, BINLOG MONITOR"
     texts = MARIADB_TEXTS
-    whole_rows = False
+    names_only = False
+
+    def __init__(self) -> None:
+        self._shown = Place("", 0)
 
     def log_end(self, connection: Connection) -> Place:
         """Inside a consistent snapshot: where the log ended then."""
@@ -83,11 +89,39 @@ class MariaDB:
         )
         return Request(statements, _DUMP, struct.pack("<IHI", 4, 0, server_id))
 
-    def view(self, connection: Connection, _: Position) -> View:
+    def view(self, connection: Connection, delivered: Position) -> View:
         """InnoDB's view and the log's end are taken as one, so it has just what lies before.
+
+        That may be less than was delivered: a commit is sent before it is carried out, and under
+        `rpl_semi_sync_master_wait_point = AFTER_SYNC` long before; then the view is made again.
+
+        What XA COMMIT did the view may lack: it is logged first and carried out then, each in its
+        own time (measured, 11.4). Until then XA RECOVER has it, so that is asked before.
 
         Source: MariaDB documentation, "Enhancements for START TRANSACTION WITH CONSISTENT
         SNAPSHOT".
         """
-        connection.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-        return View(self.log_end(connection))
+        before = held(connection, {item.xid for item in delivered.prepared})
+
+        def begin() -> Place:
+            connection.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+            return self.log_end(connection)
+
+        def enough(place: Place) -> bool:
+            return place.covers(delivered.place) or self._has(connection, place, delivered)
+
+        return View(settled(begin, enough), held=before)
+
+    def _has(self, connection: Connection, place: Place, delivered: Position) -> bool:
+        """Tell whether a place has all transactions; behind it may be what is none."""
+        [[gtid]] = rows(connection, "SELECT BINLOG_GTID_POS(%s, %s)", place)
+        return Domains.parse(text(gtid)).covers(Domains.parse(delivered.gtid))
+
+    def settle(self, connection: Connection, _: str, place: Place) -> None:
+        """The log's end moves, and tables show a transaction, under one lock of the server.
+
+        Source: MariaDB 11.4 `sql/log.cc` (trx_group_commit_leader, LOCK_commit_ordered). Measured
+        with `sync_binlog = 1`: 2 of 13,000 inserts were read in the log and not yet in the table.
+        """
+        if not self._shown.covers(place):
+            self._shown = settled(lambda: self.log_end(connection), lambda s: s.covers(place))

@@ -22,7 +22,9 @@ from cdc.mariadb.connection import Login, connect, whole_guard
 from cdc.mariadb.definitions import Definitions
 from cdc.mariadb.dump import Dump
 from cdc.mariadb.history import History
+from cdc.mariadb.lookback import Lookback
 from cdc.mariadb.position import Position
+from cdc.mariadb.prepared import Prepared
 from cdc.mariadb.settings import Settings
 from cdc.mariadb.snapshots import Snapshots
 from cdc.mariadb.spill import Spill
@@ -113,8 +115,10 @@ class Session:
         self._dump = Dump(self._login, self._dialect)
         self._closing.append(self._dump)
         self._dump.start(position.gtid, settings.server_id, settings.heartbeat)
+        prepared = Prepared(position.prepared, settings.memory, Lookback(self._catalog))
+        checksum = self._dump.checksum
         self._transactions = Transactions(
-            position, tables, self._spill, self._altered, checksum=self._dump.checksum
+            position, tables, self._spill, self._altered, checksum=checksum, prepared=prepared
         )
         self._closing.append(self._transactions)
         self._definitions.reached = self._transactions.reached
@@ -129,6 +133,7 @@ class Session:
         reader = ChunkReader(self._login, self._dialect)
         limits = Limits(self._settings.chunk_rows, self._settings.chunk_bytes)
         snapshots = Snapshots(self._catalog, tables, reader, limits, progress)
+        tables.doubts = snapshots.doubts
         self._closing.append(snapshots)
         return snapshots
 
@@ -177,7 +182,7 @@ class Session:
         """Move on by one bounded piece; tell whether there may be more at once."""
         transactions, snapshots = self._transactions, self._snapshots
         busy = transactions.advance()
-        snapshots.meet(transactions.rows)
+        snapshots.meet(transactions.rows, transactions.ended)
         if busy:
             return True
         snapshots.step(transactions)

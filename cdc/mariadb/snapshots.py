@@ -6,8 +6,8 @@
 Why it is right: S and the place P of the log are taken as one (`chunks.py`). The stream has not
 passed P yet, for the same loop reads both, and it stops at P until the chunk has left. So every
 change before P comes before the chunk, which holds its effect; every change behind P comes after
-it and overwrites it. Nothing is written on the server. MariaDB takes S and P as one, so nothing has
-to be compared by key either; MySQL does not, and what lies between is `overlap.py`'s.
+it and overwrites it. Nothing is written on the server. MariaDB takes S and P as one but for XA, so
+nothing else has to be compared by key; MySQL does not, and what lies between is `overlap.py`'s.
 
 A table without a usable key is read whole in one snapshot while the stream stands at its place; a
 truncation leaves first when anything of the table left before.
@@ -16,7 +16,7 @@ truncation leaves first when anything of the table left before.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -25,6 +25,7 @@ from cdc.mariadb.catalog import Catalog, TableFacts
 from cdc.mariadb.chunks import (
     Chunk,
     ChunkReader,
+    Chunks,
     ConditionRefused,
     Limits,
     Slice,
@@ -33,12 +34,13 @@ from cdc.mariadb.chunks import (
 )
 from cdc.mariadb.overlap import Overlap
 from cdc.mariadb.position import Position
+from cdc.mariadb.prepared import Ended
 from cdc.mariadb.tables import Tables
 from cdc.mariadb.transactions import Transactions
 from cdc.snapshot import Job, Jobs
 from cdc.source import Progress
 from schemas.change import Rows
-from schemas.table import TableSchema
+from schemas.table import TableId, TableSchema
 
 __all__ = ["Snapshots"]
 
@@ -52,7 +54,7 @@ class _Flight(msgspec.Struct):
     schema: TableSchema
     chunk: Chunk
     overlap: Overlap
-    pieces: Iterator[Chunk] | None = None
+    pieces: Chunks | None = None
 
 
 class Snapshots:
@@ -76,14 +78,23 @@ class Snapshots:
         self._flight: _Flight | None = None
         self._later = 0.0
 
-    def meet(self, rows: Sequence[Rows]) -> None:
-        """Note that rows of tables to be read leave before them, and store that."""
+    def meet(self, rows: Sequence[Rows], ended: Sequence[Ended]) -> None:
+        """Note that rows of tables to be read leave before them, and store that.
+
+        `ended` are the XA transactions that some of them are of.
+        """
         if self._flight is not None:
+            for xa in ended:
+                self._flight.overlap.end(xa)
             self._flight.overlap.note(rows)
         for job in self.jobs if rows else ():
             if not job.attempt and any(found.schema.table == job.table for found in rows):
                 self.jobs.met(job.table)
                 self.jobs.moved(job)
+
+    def doubts(self, table: TableId, transaction: str) -> bool:
+        """Tell whether a chunk waits that may lack what a transaction did to `table`."""
+        return self._flight is not None and self._flight.overlap.doubts(table, transaction)
 
     def step(self, transactions: Transactions) -> None:
         """Do the next thing, if there is one: read a chunk, or let one out at its place."""
@@ -99,12 +110,15 @@ class Snapshots:
         try:
             self._flight = self._begin(job, transactions.position)
         except TableBusy as error:
-            self.waiting = f"{error}; {job.table} is to be read"
-            self._later = time.monotonic() + _LATER_S
+            self._wait(f"{error}; {job.table} is to be read")
         except ConditionRefused as error:
             self._refuse(job, str(error))
         if self._flight is not None:
             transactions.until = self._flight.chunk.view.place
+
+    def _wait(self, why: str) -> None:
+        self.waiting = why
+        self._later = time.monotonic() + _LATER_S
 
     def _begin(self, job: Job, delivered: Position) -> _Flight | None:
         facts = self._catalog.find(job.table)
@@ -149,7 +163,7 @@ class Snapshots:
 
     def _drop(self, flight: _Flight) -> None:
         if flight.pieces is not None:
-            self._reader.close()
+            flight.pieces.close()
 
     def _refuse(self, job: Job, reason: str) -> None:
         self.refused = f"backfill of {job.table} refused: {reason}"
@@ -164,7 +178,13 @@ class Snapshots:
         """Let a chunk leave, or the next piece of a whole table."""
         job, chunk = flight.job, flight.chunk
         anew = self.jobs.get(job.table) is not job  # it was asked for again, or its shape changed
-        if anew or flight.overlap.spoiled:
+        unsettled = flight.overlap.unsettled(transactions.position.prepared)
+        if unsettled:
+            self._wait(
+                f"{job.table} is to be read, and the server holds an XA transaction that it had "
+                f"prepared before we began, or has logged as ended: {', '.join(sorted(unsettled))}"
+            )
+        if anew or unsettled or flight.overlap.spoiled:
             self._drop(flight)
             self._land(transactions)
             return
@@ -198,5 +218,7 @@ class Snapshots:
             self.jobs.moved(job)
 
     def close(self) -> None:
-        """Let go of the reader's connection."""
+        """Let go of what is being read, and of the reader's connection."""
+        if self._flight is not None:
+            self._drop(self._flight)
         self._reader.close()

@@ -13,19 +13,25 @@ _HEAD = struct.Struct(">I")
 
 
 class Spill:
-    """Events in order. More than `limit` bytes of them go on to an unnamed file in `folder`."""
+    """Events in order. More than `limit` bytes of them go on to an unnamed file in `folder`.
+
+    `in_memory` counts the bytes that have not. `checksum`: each event ends with one.
+    """
 
     def __init__(self, limit: int, folder: str | None = None) -> None:
         self._left = limit
         self._folder = folder
         self._memory: list[bytes] = []
         self._file: IO[bytes] | None = None
+        self.in_memory = 0
+        self.checksum = False
 
     def add(self, event: bytes) -> None:
         """Keep one event."""
         if self._file is None and len(event) <= self._left:
             self._memory.append(event)
             self._left -= len(event)
+            self.in_memory += len(event)
             return
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._folder, prefix="cdc-")  # noqa: SIM115

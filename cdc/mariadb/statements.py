@@ -17,10 +17,13 @@ import msgspec
 
 from schemas.table import TableId
 
-__all__ = ["SCHEMA", "Deed", "Statement", "read_statement"]
+__all__ = ["SCHEMA", "XA", "Deed", "Statement", "read_statement"]
 
-_NOTHING = re.compile(r"(?:\s+|--\s[^\n]*\n?|\#[^\n]*\n?|/\*(?![!M]).*?\*/)+", re.DOTALL)
-_CONDITIONAL = re.compile(r"/\*M?!(?:\d{5,6})?")
+_QUOTED = r"'(?:[^'\\]|\\.|'')*+'?|\"(?:[^\"\\]|\\.|\"\")*+\"?|`(?:[^`]|``)*+`?"
+_CONDITIONAL = r"/\*M?!(?:\d{5,6})?|\*/"
+_COMMENT = r"--(?=\s|\Z)[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)"
+_NOTHING = re.compile(rf"(?P<quoted>{_QUOTED})|{_CONDITIONAL}|{_COMMENT}", re.DOTALL)
+"""What stands between words: a comment, or the limits of one that the server reads as code."""
 _WORD = re.compile(r"[A-Za-z]+")
 _NAME = r"(?:`(?:[^`]|``)+`|[\w$\u0080-\uffff]+)"
 _TABLE = re.compile(rf"(?:({_NAME})\s*\.\s*)?({_NAME})")
@@ -52,6 +55,7 @@ _RESHAPING = re.compile(
     r"|DROP(?!\s+(?:INDEX|KEY|FOREIGN|PARTITION)\b))\b",
     re.IGNORECASE,
 )
+_XA_END = re.compile(r"XA\s+(COMMIT|ROLLBACK)\b", re.IGNORECASE)
 _BETWEEN = re.compile(r"\s*(?:,|\bTO\b)\s*", re.IGNORECASE)
 _ROWS = {"INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "CALL", "WITH", "SELECT", "DO", "EXECUTE"}
 _VAGUE = {"ALTER", "RENAME"}
@@ -72,13 +76,17 @@ class Deed(Enum):
     DROP = "takes tables away, or moves them"
     ALTER = "changes a table"
     EMPTY = "takes rows out of a table without logging them"
-    XA = "ends an XA transaction"
+    XA = "begins an XA transaction, or prepares it"
+    XA_COMMIT = "commits an XA transaction"
+    XA_ROLLBACK = "rolls an XA transaction back"
     DDL = "changes the schema"
     NOTHING = "nothing"
 
 
 SCHEMA = (Deed.CREATE, Deed.REPLACE, Deed.DROP, Deed.ALTER, Deed.EMPTY, Deed.DDL)
 """What changes schemas."""
+XA = (Deed.XA, Deed.XA_COMMIT, Deed.XA_ROLLBACK)
+"""What is about an XA transaction as a whole."""
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -122,7 +130,8 @@ def read_statement(text: str, database: str) -> Statement:
         undo = re.match(r"ROLLBACK\s+(?:WORK\s+)?TO\b", plain, re.IGNORECASE)
         return Statement(Deed.UNDO if undo else Deed.ROLLBACK)
     if word in _FIRST:
-        return Statement(_FIRST[word])
+        ends = _XA_END.match(plain)
+        return Statement(Deed[f"XA_{ends[1].upper()}"] if ends else _FIRST[word])
     whole = _DATABASE.match(plain)
     if whole is not None:
         return Statement(Deed.DROP, (TableId(_bare(whole[1]), ""),))
@@ -177,14 +186,8 @@ def _tables(text: str, database: str, *, several: bool) -> Iterator[TableId]:
 
 
 def _stripped(text: str) -> str:
-    """Return `text` without what comes before its first word."""
-    before = None
-    while text != before:
-        before = text
-        text = _NOTHING.sub("", text, count=1) if _NOTHING.match(text) else text
-        opened = _CONDITIONAL.match(text)
-        text = text[opened.end() :] if opened else text.lstrip("( \t\r\n")
-    return text
+    """Return `text` without comments, and without what comes before its first word."""
+    return _NOTHING.sub(lambda found: found["quoted"] or " ", text).strip("( \t\r\n")
 
 
 def _bare(name: str) -> str:

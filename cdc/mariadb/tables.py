@@ -8,7 +8,7 @@ make everything be looked up again. Without names in the log, `definitions.py` h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -30,6 +30,7 @@ from cdc.mariadb.connection import Connection, Login
 from cdc.mariadb.definitions import Definitions, named
 from cdc.mariadb.dialect import Dialect
 from cdc.mariadb.images import Images, image_reader
+from cdc.mariadb.position import Place
 from cdc.mariadb.statements import Deed, Statement
 from schemas.table import Column, TableId, TableSchema
 
@@ -79,7 +80,8 @@ class Shape(msgspec.Struct, frozen=True):
 class Tables:
     """The shapes in force, by what the log says of them.
 
-    `gone` are tables whose rows a consumer still has, though they were dropped or moved away.
+    `gone` are tables whose rows a consumer still has, though they were dropped or moved away;
+    `doubts` tells of a table and a transaction whether a chunk that waits may lack what it did.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Tables:
         self._known: dict[bytes, Shape | None] = {}
         self._there: dict[TableId, TableFacts | None] = {}
         self.gone: set[TableId] = set()
+        self.doubts: Callable[[TableId, str], bool] = _none
 
     def shape(self, event: TableEvent) -> Shape | None:
         """Return how rows that follow `event` are read, None for a table not asked for.
@@ -118,6 +121,10 @@ class Tables:
         if table not in self._there:
             self._there[table] = self.facts.find(table)
         return self._there[table]
+
+    def place(self) -> Place:
+        """Return where the log lies behind the rows that are being read."""
+        return self._definitions.reached()[1] if self._definitions else Place("", 0)
 
     def wants(self, table: TableId) -> bool:
         """Tell whether rows of `table` are asked for."""
@@ -175,7 +182,7 @@ class Tables:
             raise self._refused(logged.table, error) from error
 
     def _defined(self, table: TableId) -> TableFacts:
-        if self._definitions is None or self.facts.dialect.whole_rows:
+        if self._definitions is None or self.facts.dialect.names_only:
             raise PreflightFailed(
                 f"rows of {table} were logged without names of their columns",
                 hint="SET GLOBAL binlog_row_metadata = 'FULL'; then `cdc position reset`",
@@ -191,6 +198,10 @@ class Tables:
         images = image_reader(readers, [native(*pair) for pair in pairs])
         documents = (place for place, c in enumerate(logged.columns) if c.code == JSON)
         return Shape(schema, images, readers, frozenset(documents))
+
+
+def _none(_: TableId, __: str) -> bool:
+    return False
 
 
 def _refuse_versioned(facts: TableFacts | None) -> None:

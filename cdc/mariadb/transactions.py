@@ -5,7 +5,8 @@
 
 Why a transaction is held (R1): a server that dies while it writes leaves a part of one at the end
 of a file, which it never committed; the next file's first event says so. What waits goes from
-memory to an unnamed file, so a transaction of any size passes (R14).
+memory to an unnamed file, so a transaction of any size passes (R14). What an XA transaction did
+stands in the log where it was prepared, and leaves as rows of the commit (`prepared.py`).
 
 Why the stamps are the same each time: transactions are counted as they end, from the position on
 that was stored with the count; a row's ordinal is (its event's place in the transaction, its place
@@ -17,6 +18,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -40,11 +42,14 @@ from cdc.decode.binlogevents import (
     Xid,
 )
 from cdc.errors import UnknownEvent
+from cdc.mariadb.lookback import is_carried
 from cdc.mariadb.position import Place, Position
+from cdc.mariadb.prepared import Ended, Prepared
 from cdc.mariadb.runs import Run
 from cdc.mariadb.spill import Spill
 from cdc.mariadb.statements import Deed, Statement, read_statement
 from cdc.mariadb.tables import Tables
+from cdc.mariadb.xa import xid_text
 from schemas.change import Form, Origin, Rows
 from schemas.table import TableSchema
 
@@ -68,9 +73,13 @@ class _Open(msgspec.Struct):
     header: Header
     spill: Spill
     first: bool = True
+    commits: bool = True
 
     def ended_by(self, deed: Deed) -> bool:
         """Tell whether a statement is the last of the transaction."""
+        if self.begun.completed:
+            self.commits = deed is Deed.XA_COMMIT
+            return deed in (Deed.XA_COMMIT, Deed.XA_ROLLBACK)
         alone = self.begun.standalone
         if alone is None:
             alone = self.first and deed is not Deed.BEGIN
@@ -81,7 +90,8 @@ class _Open(msgspec.Struct):
 class Transactions:
     """See the module's text. `rows` and `position` are taken by the source after each `advance`.
 
-    The log is not read beyond `until` while there is one.
+    `ended` are the XA transactions that have committed since rows were taken. The log is not read
+    beyond `until` while there is one.
     """
 
     def __init__(
@@ -92,9 +102,11 @@ class Transactions:
         altered: Altered,
         *,
         checksum: bool,
+        prepared: Prepared | None = None,
     ) -> None:
         self.position = position
         self.rows: list[Rows] = []
+        self.ended: list[Ended] = []
         self.place = position.place
         self.until: Place | None = None
         self._waiting = 0
@@ -104,6 +116,7 @@ class Transactions:
         self._spill = spill
         self._checksum = checksum
         self._altered = altered
+        self._prepared = prepared or Prepared()
         self._open: _Open | None = None
         self._leaving: Iterator[None] | None = None
         self._latest: Transaction | None = None
@@ -148,6 +161,7 @@ class Transactions:
     def take(self) -> list[Rows]:
         """Hand over the rows collected so far; `position` lies behind the last of them."""
         rows, self.rows, self._waiting = self.rows, [], 0
+        self.ended = []
         return rows
 
     def close(self) -> None:
@@ -155,9 +169,10 @@ class Transactions:
         opened, self._open, self._leaving = self._open, None, None
         if opened is not None:
             opened.spill.close()
+        self._prepared.close()
 
     def _read(self, data: bytes) -> None:
-        header, event = self._decoded(data)
+        header, event = self._decoded(data, checksum=self._checksum)
         if isinstance(event, (Rotate, Format, Heartbeat)):
             self._moved(header, event)
             return
@@ -173,9 +188,9 @@ class Transactions:
         elif isinstance(event, (GtidList, PreviousGtids)) and header.end:
             self._idle()
 
-    def _decoded(self, data: bytes) -> tuple[Header, Event]:
+    def _decoded(self, data: bytes, *, checksum: bool) -> tuple[Header, Event]:
         try:
-            return binlog.decode(data, checksum=self._checksum)
+            return binlog.decode(data, checksum=checksum)
         except ValueError as error:
             raise UnknownEvent(
                 f"an event behind {self.place} cannot be read: {error}",
@@ -221,7 +236,12 @@ class Transactions:
                 hint="SET GLOBAL gtid_mode = ON, step by step, on every server of the topology; "
                 "then begin anew with `cdc position reset`",
             )
-        self._open = _Open(event, header, self._spill())
+        self._open = _Open(event, header, self._made())
+
+    def _made(self) -> Spill:
+        spill = self._spill()
+        spill.checksum = self._checksum
+        return spill
 
     def _hold(self, event: Event, data: bytes) -> None:
         """Keep an event of the open transaction; hand all out when it was the last."""
@@ -229,26 +249,35 @@ class Transactions:
         if isinstance(event, Payload):
             self._unfold(event)
             return
-        if isinstance(event, (TableEvent, RowsEvent, Query)):
+        begun = opened.begun
+        if (isinstance(event, Query) and not begun.xid) or is_carried(event):
             opened.spill.add(data)
-        if opened.begun.prepared or opened.begun.completed:
-            raise UnknownEvent(
-                f"the XA transaction {opened.begun.gtid} cannot be captured yet",
-                hint="leave XA out, or run it while the source reads nothing of its tables",
-            )
         ends = isinstance(event, (Xid, XaPrepare))
         if isinstance(event, Query):
             statement = read_statement(event.text, event.database)
             ends = opened.ended_by(statement.deed)
-        if ends:
-            self._leaving = self._leave(opened)
-            self._open = None
+        if not ends:
+            return
+        if begun.prepared:
+            self._prepared.keep(begun, str(self._gtid), opened.spill)
+            opened.spill = self._made()
+        elif begun.completed:
+            self._end(opened)
+        self._leaving = self._leave(opened)
+        self._open = None
+
+    def _end(self, opened: _Open) -> None:
+        """An XA transaction ends: what it did when it was prepared happens now, or never."""
+        behind, commits = str(self._gtid), opened.commits
+        opened.spill = self._prepared.end(opened.begun, behind, opened.spill, commits=commits)
+        if commits:
+            self.ended.append(Ended(xid_text(opened.begun.xid), str(opened.begun.gtid)))
 
     def _unfold(self, payload: Payload) -> None:
         """Take the events that were logged as one."""
         try:
             for data in binlogmysql.events_of(payload, checksum=self._checksum):
-                self._hold(self._decoded(data)[1], data)
+                self._hold(self._decoded(data, checksum=self._checksum)[1], data)
         except ValueError as error:
             raise UnknownEvent(f"an event behind {self.place} cannot be read: {error}") from error
 
@@ -263,9 +292,12 @@ class Transactions:
         number = self.position.complete + 1
         skip = self._stored.ordinal if number == self._stored.commit else 0
         run = Run(self._tables, self._origin(opened), skip, str(opened.begun.gtid))
+        if opened.begun.completed:
+            run.settle = partial(self._prepared.settle, xid_text(opened.begun.xid))
+        checksum = opened.spill.checksum
         try:
             for index, data in enumerate(opened.spill.events()):
-                run.take(self._decoded(data)[1], index)
+                run.take(self._decoded(data, checksum=checksum)[1], index)
                 if run.size >= _PIECE_ROWS:
                     self._hand_out(run, number)
                     yield
@@ -299,6 +331,7 @@ class Transactions:
             commit=number,
             ordinal=ordinal,
             complete=number,
+            prepared=self._prepared.open() if begun.xid else now.prepared,
         )
 
     def _reach(self, number: int, ordinal: int) -> None:

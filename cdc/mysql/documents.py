@@ -1,107 +1,92 @@
-"""Updates that log only the changed parts of JSON documents → rows in the tuple form of plans.
+"""The JSON columns of updates that log only the changed parts of a document.
 
 Under `binlog_row_value_options = PARTIAL_JSON` a new row begins with options and a bit per JSON
 column; where it is set, there are changes instead of a document, to be made in that of the old row.
+Where the old row has no such column (`binlog_row_image` MINIMAL and NOBLOB) nobody can tell from
+the log what the document is now: it is then `UNTOLD`, and read again by its key (R6).
 
 Source: MySQL 9.7 `sql/rpl_record.cc` (unpack_row), `sql/log_event.h` (Partial_update_rows).
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Set as AbstractSet
 
-from cdc.decode.binlogevents import Reader, RowsEvent
+from cdc.decode.binlogevents import Reader
 from cdc.decode.mysqljson import changed
 from cdc.decode.mysqlvalues import Read
+from schemas.change import UNREADABLE
 
-__all__ = ["packed_documents"]
+__all__ = ["UNTOLD", "Documents"]
+
+UNTOLD = UNREADABLE + b"changes of a JSON document that was not logged"
+"""Stands for such a document until it has been read; whoever encodes refuses it."""
 
 _WIDE = 4
 """Bytes of a document's length."""
+_OPTIONS = 9
+"""Bytes that options may have, at most."""
 
 
-def packed_documents(
-    event: RowsEvent, readers: tuple[Read, ...], documents: AbstractSet[int]
-) -> list[bytes]:
-    """Return the rows of an update in the form "pgoutput"; `documents` are JSON columns' places.
+class Documents:
+    """What reads old and new rows in turn: `before` remembers documents, `after` changes them.
 
-    Raises `ValueError` when they do not fit.
+    `readers` are those of all columns, `places` the JSON ones; `logged` are places an old row has.
     """
-    if event.width != len(readers) or not readers:
-        raise ValueError(f"{event.width} columns where the table has {len(readers)}")
-    data, at, out = event.data, 0, []
-    image = _Image(readers, documents)
-    try:
-        while at < len(data):
-            before, at = image.old(data, at)
-            after, at = image.new(data, at)
-            out.append(b"".join([b"U", *_tuple(b"O", before), *_tuple(b"N", after)]))
-    except (IndexError, struct.error):
-        raise ValueError(f"a row ends behind its {len(data)} bytes") from None
-    if at != len(data):
-        raise ValueError(f"the rows end at byte {at} of {len(data)}")
-    return out
 
+    def __init__(
+        self, readers: tuple[Read, ...], places: AbstractSet[int], logged: AbstractSet[int]
+    ) -> None:
+        self._places = sorted(places)
+        self._logged = logged
+        self._read: dict[int, bytes] = {}
+        self._there: dict[int, bytes] = {}
+        self._partly: frozenset[int] = frozenset()
+        self.before = tuple(
+            self._remembering(place, read) if place in places else read
+            for place, read in enumerate(readers)
+        )
+        self.after = tuple(
+            self._changing(place, read) if place in places else read
+            for place, read in enumerate(readers)
+        )
 
-def _tuple(kind: bytes, cells: list[bytes]) -> list[bytes]:
-    return [kind, struct.pack(">H", len(cells)), *cells]
+    def begin(self, data: bytes, at: int) -> int:
+        """Read what the new row at `at` begins with; return the offset behind it.
 
-
-def _cell(text: bytes) -> bytes:
-    return b"t" + struct.pack(">I", len(text)) + text
-
-
-class _Image:
-    """Reads old and new images in turn; changes are made in the old one's documents."""
-
-    def __init__(self, readers: tuple[Read, ...], documents: AbstractSet[int]) -> None:
-        self._readers = readers
-        self._documents = documents
-        self._before: dict[int, bytes] = {}
-
-    def old(self, data: bytes, at: int) -> tuple[list[bytes], int]:
-        """Return the cells of an image and the offset behind it."""
-        self._before = {}
-        return self._cells(data, at, 0)
-
-    def new(self, data: bytes, at: int) -> tuple[list[bytes], int]:
-        """Return the same of one that begins with its options."""
-        reader = Reader(data[at : at + 9])
+        Raises `ValueError` for options that are not known.
+        """
+        self._there, self._read = self._read, {}
+        reader = Reader(data[at : at + _OPTIONS])
         options = reader.packed()
         if options not in (0, 1):
             raise ValueError(f"options {options:#x} of a row are not known")
-        at += reader.at
-        size = (len(self._documents) + 7) // 8 if options else 0
-        partly = int.from_bytes(data[at : at + size], "little")
-        return self._cells(data, at + size, partly)
+        start = at + reader.at
+        end = start + (len(self._places) + 7) // 8 if options else start
+        bits = int.from_bytes(data[start:end], "little")
+        self._partly = frozenset(
+            place for index, place in enumerate(self._places) if bits >> index & 1
+        )
+        return end
 
-    def _cells(self, data: bytes, at: int, partly: int) -> tuple[list[bytes], int]:
-        size = (len(self._readers) + 7) // 8
-        nulls = int.from_bytes(data[at : at + size], "little")
-        at += size
-        cells = []
-        for place, read in enumerate(self._readers):
-            part = place in self._documents and partly & 1
-            partly >>= place in self._documents
-            if nulls >> place & 1:
-                cells.append(b"n")
-                continue
-            if part:
-                text, at = self._changed(place, data, at)
-            else:
-                start = at
-                text, at = read(data, at)
-                if place in self._documents:
-                    self._before[place] = data[start + _WIDE : at]
-            cells.append(_cell(text))
-        if at > len(data):
-            raise IndexError
-        return cells, at
+    def _remembering(self, place: int, read: Read) -> Read:
+        def remembering(data: bytes, at: int) -> tuple[bytes, int]:
+            text, end = read(data, at)
+            self._read[place] = data[at + _WIDE : end]
+            return text, end
 
-    def _changed(self, place: int, data: bytes, at: int) -> tuple[bytes, int]:
-        start = at + _WIDE
-        end = start + int.from_bytes(data[at:start], "little")
-        if place not in self._before:
-            raise ValueError("changes of a JSON document that was not there")
-        return changed(self._before[place], data[start:end]), end
+        return remembering
+
+    def _changing(self, place: int, read: Read) -> Read:
+        def changing(data: bytes, at: int) -> tuple[bytes, int]:
+            if place not in self._partly:
+                return read(data, at)
+            start = at + _WIDE
+            end = start + int.from_bytes(data[at:start], "little")
+            if place not in self._logged:
+                return UNTOLD, end
+            if place not in self._there:
+                raise ValueError("changes of a JSON document that was not there")
+            return changed(self._there[place], data[start:end]), end
+
+        return changing

@@ -3,53 +3,31 @@
 from __future__ import annotations
 
 import re
-import time
 
 from cdc.decode.gtid import Intervals, MysqlGtid
-from cdc.errors import GapError, PreflightFailed, Stop
+from cdc.errors import GapError, Stop
 from cdc.mariadb.catalog import Catalog
-from cdc.mariadb.opening import OTHER
-from cdc.mariadb.position import Place
+from cdc.mariadb.position import AGAIN, Place
 from cdc.mariadb.position import Position as AnyPosition
+from cdc.mariadb.requirements import LATER, ROWS, Wanted, refuse
 from cdc.mysql.position import Position
+from cdc.source import new_incarnation
 
-__all__ = ["WANTED", "executed", "first_position", "guarded", "log_file"]
+__all__ = ["LOGGING", "WANTED", "executed", "first_position", "guarded", "log_file"]
 
-_LATER = "and end the sessions that had another one"
 _STEPS = (
     "SET GLOBAL enforce_gtid_consistency = ON; then gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE, ON"
 )
-WANTED = {
-    "binlog_format": ("ROW", f"SET GLOBAL binlog_format = 'ROW'; {_LATER}"),
-    "binlog_row_metadata": ("FULL", f"SET GLOBAL binlog_row_metadata = 'FULL'; {_LATER}"),
-    "binlog_row_image": ("FULL", f"SET GLOBAL binlog_row_image = 'FULL'; {_LATER}"),
+LOGGING = "take skip-log-bin out of the server's options, and restart it"
+WANTED: Wanted = {
+    **ROWS,
+    "binlog_row_metadata": ("FULL", f"SET GLOBAL binlog_row_metadata = 'FULL'; {LATER}"),
     "gtid_mode": ("ON", _STEPS),
 }
-"""Variable → the value it must have, and what gives it."""
 
-_AGAIN = "read everything again: `cdc position reset`"
 _NEXT = re.compile(r"GTID_NEXT= '([^']+)'")
 _CLOSING = ("Rotate", "Stop")
 _TRIES = 20
-
-
-def _refuse_what_cannot_work(catalog: Catalog) -> None:
-    version = catalog.value("SELECT VERSION()")
-    if "MariaDB" in version:
-        raise PreflightFailed(
-            f"the server is {version}: this source reads the log of MySQL", hint=OTHER
-        )
-    if catalog.variable("log_bin") != "1":
-        raise PreflightFailed(
-            "the server writes no binary log",
-            hint="take skip-log-bin out of its options, and restart it",
-        )
-    for name, (wanted, repair) in WANTED.items():
-        found = catalog.variable(name)
-        if found != wanted:
-            raise PreflightFailed(
-                f"{name} is {found}: rows cannot be read from the log", hint=repair
-            )
 
 
 def executed(catalog: Catalog) -> Intervals:
@@ -58,12 +36,12 @@ def executed(catalog: Catalog) -> Intervals:
 
 
 def first_position(catalog: Catalog, lost: AnyPosition | None = None) -> Position:
-    """Return the end of the log, of an incarnation as `cdc.mariadb.opening` has it.
+    """Return the end of the log, of an incarnation never used before, nor by `lost`.
 
     Its place is told apart from the set, so it is kept only where the log stood still meanwhile.
     Raises `errors.PreflightFailed`.
     """
-    _refuse_what_cannot_work(catalog)
+    refuse(catalog, LOGGING, WANTED)
     place = Place("", 0)
     gtids = executed(catalog)
     for _ in range(_TRIES):
@@ -71,7 +49,7 @@ def first_position(catalog: Catalog, lost: AnyPosition | None = None) -> Positio
         if before == after:
             place = after
             break
-    incarnation = max(int(time.time()), lost.incarnation + 1 if lost else 0)
+    incarnation = new_incarnation(lost.incarnation if lost else 0)
     return Position(incarnation, str(gtids), catalog.variable("server_uuid"), *place)
 
 
@@ -82,7 +60,7 @@ def guarded(catalog: Catalog, stored: AnyPosition) -> AnyPosition:
     server it was read from, the place in the log must also be between the same transactions: after
     RESET BINARY LOGS AND GTIDS, or on a restored copy, their ids come again.
     """
-    _refuse_what_cannot_work(catalog)
+    refuse(catalog, LOGGING, WANTED)
     known, now = Intervals.parse(stored.gtid), executed(catalog)
     server = catalog.variable("server_uuid")
     same = server == str(stored.server)
@@ -90,30 +68,18 @@ def guarded(catalog: Catalog, stored: AnyPosition) -> AnyPosition:
         raise GapError(
             f"server {server} has executed {now or 'nothing'}, our position is {known}"
             + ("" if same else f" of server {stored.server}"),
-            hint=_AGAIN if same else f"correct `url`, let the replica catch up, or {_AGAIN}",
+            hint=AGAIN if same else f"correct `url`, let the replica catch up, or {AGAIN}",
         )
     purged = Intervals.parse(catalog.variable("gtid_purged"))
     if not known.covers(purged):
         raise GapError(
             f"the log was purged up to {purged}, our position is {known}",
-            hint=f"{_AGAIN}; and keep the log longer (binlog_expire_logs_seconds)",
+            hint=f"{AGAIN}; and keep the log longer (binlog_expire_logs_seconds)",
         )
     if same:
         _compare_place(catalog, stored, known)
         return stored
-    if stored.commit != stored.complete:
-        raise GapError(
-            f"this is server {server}, and the position lies inside a transaction of server "
-            f"{stored.server}",
-            hint=_AGAIN,
-        )
-    return _moved(stored, server)
-
-
-def _moved(stored: AnyPosition, server: str) -> Position:
-    """Go on at another server of the same topology: files and offsets are its own."""
-    counted = (stored.commit, stored.ordinal, stored.complete)
-    return Position(stored.incarnation, stored.gtid, server, "", 0, *counted)
+    return stored.moved(server)
 
 
 def _compare_place(catalog: Catalog, stored: AnyPosition, known: Intervals) -> None:
@@ -125,7 +91,7 @@ def _compare_place(catalog: Catalog, stored: AnyPosition, known: Intervals) -> N
         raise GapError(
             f"the log at {stored.file}:{stored.offset} does not go on behind {known}: "
             "it was reset, or the server restored",
-            hint=_AGAIN,
+            hint=AGAIN,
         )
 
 

@@ -9,23 +9,19 @@ from cdc.connector import Finding
 from cdc.errors import CdcError
 from cdc.mariadb.catalog import Catalog
 from cdc.mariadb.connection import quoted
-from cdc.mariadb.preflight import retention
-from cdc.mysql.opening import WANTED
+from cdc.mariadb.preflight import images, retention
+from cdc.mariadb.requirements import logs, required
+from cdc.mysql.opening import LOGGING, WANTED
 
 __all__ = ["findings"]
 
 
 def findings(catalog: Catalog) -> Iterator[Finding]:
     """Look at what the log has, for how long, and whether we may ask."""
-    if catalog.variable("log_bin") != "1":
-        repair = "take skip-log-bin out of the server's options, and restart it"
-        yield Finding("fail", "log_bin", "the server writes no binary log", repair)
+    yield from required(catalog, LOGGING, WANTED)
+    if not logs(catalog):
         return
-    yield Finding("ok", "log_bin", "ON")
-    for name, (wanted, repair) in WANTED.items():
-        found = catalog.variable(name)
-        right = found == wanted
-        yield Finding("ok" if right else "fail", name, found, "" if right else repair)
+    yield images(catalog)
     yield retention(catalog)
     yield Finding("ok", "server_uuid", catalog.variable("server_uuid"))
     yield _rights(catalog)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Iterator
 
 import pymysql
@@ -15,7 +14,7 @@ from cdc.decode.binlogtables import MYSQL_TEXTS
 from cdc.decode.gtid import Intervals
 from cdc.errors import Stop
 from cdc.mariadb.catalog import Catalog
-from cdc.mariadb.chunks import TableBusy
+from cdc.mariadb.chunks import settled
 from cdc.mariadb.connection import Connection, rows, text
 from cdc.mariadb.dialect import Request, View
 from cdc.mariadb.position import Place
@@ -28,7 +27,6 @@ __all__ = ["MySQL"]
 _DUMP_GTID = 0x1E
 _HEARTBEAT_V2, _THROUGH_GTID = 2, 4
 _SYNTAX = 1064
-_PATIENCE_S, _PAUSE_S = 1.0, 0.002
 
 _COLUMNS = """
 SELECT c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, c.IS_NULLABLE,
@@ -55,7 +53,10 @@ class MySQL:
     charsets = "SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATIONS"
     grants = "REPLICATION SLAVE, REPLICATION CLIENT"
     texts = MYSQL_TEXTS
-    whole_rows = True
+    names_only = True
+
+    def __init__(self) -> None:
+        self._shown = Intervals()
 
     def log_end(self, connection: Connection) -> Place:
         """Where the log ends; 8.0 has another name for the statement."""
@@ -99,13 +100,16 @@ class MySQL:
         what is in the set before the snapshot is in the snapshot, and what is in the snapshot lies
         before the log's end after it. The few between the two may be in it or not.
         """
-        wanted, deadline = Intervals.parse(delivered.gtid), time.monotonic() + _PATIENCE_S
-        while not (seen := self._executed(connection)).covers(wanted):
-            if time.monotonic() > deadline:
-                raise TableBusy("the server has not committed all that its log has sent")
-            time.sleep(_PAUSE_S)  # a commit between log and table is over in milliseconds
+        wanted = Intervals.parse(delivered.gtid)
+        seen = settled(lambda: _executed(connection), lambda seen: seen.covers(wanted))
         connection.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
         return View(self.log_end(connection), seen)
 
-    def _executed(self, connection: Connection) -> Intervals:
-        return Intervals.parse(text(rows(connection, "SELECT @@GLOBAL.gtid_executed")[0][0]))
+    def settle(self, connection: Connection, transaction: str, _: Place) -> None:
+        """See `Dialect`; `view` tells why."""
+        if not self._shown.names(transaction):
+            self._shown = settled(lambda: _executed(connection), lambda s: s.names(transaction))
+
+
+def _executed(connection: Connection) -> Intervals:
+    return Intervals.parse(text(rows(connection, "SELECT @@GLOBAL.gtid_executed")[0][0]))

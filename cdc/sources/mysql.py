@@ -7,7 +7,6 @@ The same machine as MariaDB's (`cdc/sources/mariadb.py`); what MySQL does its ow
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from pydantic import Field, SecretStr
 
@@ -23,16 +22,12 @@ __all__ = ["Config", "check", "create", "discover"]
 
 
 class Config(mariadb.Config):
-    """The options of a MySQL source: MariaDB's, but for what was not proven here."""
+    """The options of a MySQL source: MariaDB's."""
 
     url: SecretStr = Field(
         description="Where to connect: `mysql://user:password@host:3306/`, with `ssl-mode`, "
         "`ssl-ca`, `ssl-cert` and `ssl-key`; outside loopback the server's certificate is verified "
         "if the URL says nothing else"
-    )
-    snapshot: Literal["initial", "never"] = Field(
-        default="initial",
-        description="`initial` reads what is there at the first start, `never` starts with the log",
     )
 
 

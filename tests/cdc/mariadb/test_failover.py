@@ -103,6 +103,23 @@ def test_a_promoted_replica_is_followed_without_loss_or_repetition(
     assert maria.position["server"] == 2
 
 
+def test_what_was_prepared_at_the_old_primary_leaves_when_the_new_one_commits_it(
+    shop: Database, maria: MariaCapture, replica: Replica
+) -> None:
+    shop.execute(TABLE)
+    maria.until_read()
+    shop.execute("XA START 'a'", "INSERT INTO t VALUES (1, 0)", "XA END 'a'", "XA PREPARE 'a'")
+    maria.until_caught_up()
+    maria.kill()
+    replica.catch_up()
+    replica.promote()
+    replica.server.execute("XA COMMIT 'a'")
+    maria.options["url"] = replica.server.url_of(shop.name)
+    until_end(maria, replica.server)
+    assert maria.model.rows(f"{shop.name}.t") == rows(replica.server, shop) == [(b"1", b"0")]
+    shop.execute("XA ROLLBACK 'a'")
+
+
 @pytest.mark.usefixtures("row_metadata")
 def test_columns_are_known_at_a_replica_whose_log_does_not_name_them(
     shop: Database, maria: MariaCapture, replica: Replica

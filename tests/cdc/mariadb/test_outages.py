@@ -78,3 +78,46 @@ def test_a_server_killed_while_it_writes_loses_and_repeats_nothing(
         stamps = [event.stamp for event in maria.events]
         assert stamps == sorted(set(stamps))
         assert len(maria.events) == len(maria.model.rows("own.t"))
+
+
+def test_what_was_prepared_before_the_server_was_killed_leaves_when_it_is_committed(
+    own: Database, server: LocalMariaDB
+) -> None:
+    own.execute("CREATE TABLE x (id int PRIMARY KEY)")
+    with MariaCapture(own) as maria:
+        maria.until_read()
+        own.execute("XA START 'a'", "INSERT INTO x VALUES (1)", "XA END 'a'", "XA PREPARE 'a'")
+        maria.until_caught_up()
+        server.server.kill()
+        with pytest.raises(SourceUnavailable):
+            maria.until(lambda: False, "the end of the log")
+        maria.kill()
+        server.server.restart()
+        server.execute("XA COMMIT 'a'", "INSERT INTO own.x VALUES (2)")
+        with database_of(server, own.url) as maria.database:
+            maria.until_caught_up()
+        assert [event.row() for event in maria.events] == [{"id": b"1"}, {"id": b"2"}]
+
+
+def test_a_chunk_has_what_the_log_sent_before_the_server_carried_it_out(
+    own: Database, server: LocalMariaDB
+) -> None:
+    """Under semi-synchronous replication a commit waits between the log and the tables."""
+    own.execute("CREATE TABLE y (id int PRIMARY KEY, n int)", "INSERT INTO y VALUES (1, 0)")
+    with MariaCapture(own) as maria:
+        maria.until_read()
+        server.execute(
+            "SET GLOBAL rpl_semi_sync_master_timeout = 60000",
+            "SET GLOBAL rpl_semi_sync_master_wait_point = 'AFTER_SYNC'",
+            "SET GLOBAL rpl_semi_sync_master_enabled = ON",
+        )
+        late = threading.Thread(target=own.execute, args=("UPDATE y SET n = 1",))
+        late.start()
+        maria.until(lambda: len(maria.events) == 2, "the update")
+        assert maria.source is not None
+        maria.source.command("backfill", {"table": "own.y"})
+        maria.until(lambda: "not committed all" in maria.said(), "the reason")
+        server.execute("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
+        late.join()
+        maria.until_read()
+        assert maria.same("y", "id, n")

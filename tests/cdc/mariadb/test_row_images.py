@@ -7,6 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from cdc.errors import PreflightFailed, SourceUnavailable
+from cdc.mariadb.connection import Connection
+from cdc.mariadb.position import Place
+from cdc.mariadb.server import MariaDB
 from fix_mariadb_capture import Database, MariaCapture
 from schemas.change import ABSENT, Op
 
@@ -92,6 +95,28 @@ def test_a_create_whose_row_is_gone_stays_as_it_came_and_its_delete_follows(
     assert gone.before is not None
     assert gone.before[:2] == (b"1", b"a")
     assert same(maria, shop)
+
+
+def test_a_create_is_read_again_only_once_the_tables_show_it(
+    shop: Database, maria: MariaCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log delivers a commit before other sessions see it: there would be no row yet."""
+    shop.execute(TABLE)
+    maria.until_read()
+    ends: list[Place] = []
+    log_end = MariaDB.log_end
+
+    def late(self: MariaDB, connection: Connection) -> Place:
+        ends.append(log_end(self, connection))
+        return ends[-1] if len(ends) > 2 else Place(ends[-1].file, 4)
+
+    monkeypatch.setattr(MariaDB, "log_end", late)
+    shop.execute(
+        "SET SESSION binlog_row_image = 'MINIMAL'", "INSERT INTO t (id, k) VALUES (1, 'a')"
+    )
+    maria.until_caught_up()
+    assert len(ends) == 3
+    assert absent(maria, Op.CREATE) == [set()]
 
 
 def test_a_table_that_was_changed_meanwhile_is_looked_at_again(

@@ -21,6 +21,8 @@ def table(name: str, schema: str = "shop") -> TableId:
         ("ROLLBACK TO `a`", Statement(Deed.UNDO)),
         ("SAVEPOINT `a`", Statement(Deed.NOTHING)),
         ("XA END X'61',X'',1", Statement(Deed.XA)),
+        ("XA COMMIT X'61',X'',1", Statement(Deed.XA_COMMIT)),
+        ("XA ROLLBACK X'61',X'',1", Statement(Deed.XA_ROLLBACK)),
         ("insert into t values (1)", Statement(Deed.ROWS)),
         ("/* hello */ -- you\n  UPDATE t SET a = 1", Statement(Deed.ROWS)),
         ("/*!50003 REPLACE INTO t VALUES (1) */", Statement(Deed.ROWS)),
@@ -59,8 +61,8 @@ def table(name: str, schema: str = "shop") -> TableId:
             Statement(Deed.EMPTY, (table("t"),), reshapes=False),
         ),
         (
-            "ALTER /* so */ TABLE t ADD a int",
-            Statement(Deed.DDL, vague="ALTER /* so */ TABLE t ADD a int"),
+            "ALTER VIEW v AS SELECT a FROM t",
+            Statement(Deed.DDL, vague="ALTER VIEW v AS SELECT a FROM t"),
         ),
         ("GRANT SELECT ON *.* TO x", Statement(Deed.DDL)),
         ("", Statement(Deed.DDL)),
@@ -68,6 +70,26 @@ def table(name: str, schema: str = "shop") -> TableId:
 )
 def test_a_statement_is_what_it_does(text: str, wanted: Statement) -> None:
     assert read_statement(text, "shop") == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ALTER /* so */ TABLE t MODIFY a int",
+        "ALTER/**/TABLE/**/t MODIFY a int",
+        "/*Mine*/ ALTER -- or\n TABLE # not\n t MODIFY a int",
+        "ALTER /*!50100 ONLINE */ TABLE /*M!100100 `t` */ MODIFY a int --",
+        "ALTER TABLE `t` MODIFY a int COMMENT '/* no -- comment', COMMENT '\\'# '",
+    ],
+)
+def test_comments_anywhere_in_a_statement_hide_nothing_of_it(text: str) -> None:
+    assert read_statement(text, "shop") == Statement(Deed.ALTER, (table("t"),), rewrites=True)
+
+
+def test_what_looks_like_a_comment_in_quotes_is_none() -> None:
+    text = "RENAME TABLE `a/*` TO `b*/`, `-- c` TO `d#`"
+    names = ("a/*", "b*/", "-- c", "d#")
+    assert read_statement(text, "shop") == Statement(Deed.DROP, tuple(map(table, names)))
 
 
 @pytest.mark.parametrize(

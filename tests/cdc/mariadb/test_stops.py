@@ -180,14 +180,6 @@ def test_rows_that_outlive_a_rollback_stop_it(shop: Database, maria: MariaCaptur
     assert "rolled back" in str(stopped(maria, UnknownEvent))
 
 
-def test_an_xa_transaction_stops_it(shop: Database, maria: MariaCapture) -> None:
-    shop.execute(TABLE)
-    maria.until_read()
-    shop.execute("XA START 'a'", "INSERT INTO t VALUES (1, 1)", "XA END 'a'", "XA PREPARE 'a'")
-    shop.execute("XA COMMIT 'a'")
-    assert "XA transaction" in str(stopped(maria, UnknownEvent))
-
-
 def test_an_xa_transaction_of_one_phase_is_like_any_other(
     shop: Database, maria: MariaCapture
 ) -> None:

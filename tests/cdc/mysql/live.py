@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Callable
-from contextlib import closing
 
 import pytest
 
 from fix_mariadb_capture import Database
-from mysql_capture import TABLE, MyCapture, equal, numbers, selected_rows
+from mysql_capture import TABLE, MyCapture, Writers, equal, numbers, selected_rows
 from mysql_server import RealMySQL
 from mysql_values import DOCUMENTS, VALUES
 
@@ -64,48 +61,6 @@ def test_partial_json_is_whole(server: RealMySQL, shop: Database, capture: MyCap
     capture.until_caught_up()
     assert capture.model.rows(f"{shop.name}.doc") == selected_rows(server, shop, "doc")
     assert len(capture.events) == 4
-
-
-class Writers:
-    """Sessions that insert, update, delete and move rows until told to end."""
-
-    def __init__(self, server: RealMySQL, database: str, count: int = 4) -> None:
-        self._over = threading.Event()
-        self.failed: list[BaseException] = []
-        self.done = 0
-        self._threads = [
-            threading.Thread(target=self._write, args=(server, database, n)) for n in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _write(self, server: RealMySQL, database: str, seed: int) -> None:
-        dice = random.Random(seed)  # noqa: S311 - repeatable, no secret
-        try:
-            with closing(server.connect(database)) as connection, connection.cursor() as cursor:
-                while not self._over.is_set():
-                    cursor.execute(self._one(dice))
-                    self.done += 1
-        except BaseException as error:  # noqa: BLE001 - the test looks at it
-            self.failed.append(error)
-
-    def _one(self, dice: random.Random) -> str:
-        one, other = dice.randrange(2_000), dice.randrange(2_000)
-        return dice.choice(
-            [
-                f"INSERT INTO t VALUES ({one}, 0) ON DUPLICATE KEY UPDATE n = n + 1",
-                f"UPDATE t SET n = n + 1 WHERE id = {one}",
-                f"UPDATE t SET n = n + 1 WHERE id BETWEEN {one} AND {one + 50}",
-                f"DELETE FROM t WHERE id = {one}",
-                f"UPDATE IGNORE t SET id = {other} WHERE id = {one}",
-            ]
-        )
-
-    def end(self) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(60)
-        assert not self.failed, self.failed
 
 
 @pytest.mark.parametrize("flushes", [1, 0])
@@ -212,6 +167,24 @@ def test_never_begins_with_the_log(shop: Database, make: Make) -> None:
     shop.execute("INSERT INTO t VALUES (2, 0)")
     capture.until_caught_up()
     assert [event.row()["id"] for event in capture.events] == [b"2"]
+
+
+def test_only_reads_what_is_there_and_is_done(shop: Database, make: Make) -> None:
+    shop.execute(TABLE, f"INSERT INTO t {numbers(500)}")
+    capture = make(snapshot="only", chunk_rows=200)
+
+    def done() -> bool:
+        return capture.source is not None and capture.source.status().state == "done"
+
+    capture.until(done, "the end")
+    shop.execute("INSERT INTO t VALUES (1000, 0)")
+    capture.kill()
+    source = capture.open()
+    capture.step()
+    assert done()
+    assert len(capture.events) == 500
+    source.command("backfill", {"table": f"{shop.name}.t"})
+    assert "snapshot: only" in source.status().waiting
 
 
 def test_rows_that_a_cascade_deletes_arrive(shop: Database, capture: MyCapture) -> None:

@@ -122,6 +122,10 @@ def test_rows_arrive_equal_in_postgres_although_the_source_worker_is_killed(pair
     worker.kill()
     worker.wait()
     shop.execute(
+        "SET SESSION binlog_row_image = 'MINIMAL'",
+        INSERT.format(count=200),
+        "UPDATE product SET price = 0 WHERE id % 7 = 0",
+        "UPDATE product SET id = id + 100000 WHERE id % 13 = 0",
         "SET SESSION binlog_row_value_options = 'PARTIAL_JSON'",
         "UPDATE product SET facts = JSON_SET(facts, '$.n', -1) WHERE id % 5 = 0",
         "DELETE FROM product WHERE id % 11 = 0",

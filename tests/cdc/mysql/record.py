@@ -123,6 +123,30 @@ def transactions() -> Iterator[str]:
     yield "INSERT INTO given VALUES (5), (6)"
 
 
+def images() -> Iterator[str]:
+    """Rows with some of their columns, and changes of documents that are not there."""
+    for image in ("MINIMAL", "NOBLOB"):
+        table = image.lower()
+        yield (
+            f"CREATE TABLE {table} (id int PRIMARY KEY, n int DEFAULT 5, note text, "
+            "twice int AS (n * 2) STORED, other json, facts json)"
+        )
+        start = """'{"a": [1, 2], "b": "a long text that is left alone"}'"""
+        given = ", ".join(f"({id_}, {id_}, 'note', {start})" for id_ in range(1, 5))
+        yield f"INSERT INTO {table} (id, n, note, facts) VALUES {given}"
+        yield f"SET SESSION binlog_row_image = '{image}'"
+        yield f"UPDATE {table} SET n = NULL WHERE id = 1"
+        yield f"UPDATE {table} SET note = 'ONE', facts = '[1]' WHERE id = 1"
+        yield f"UPDATE {table} SET id = 20 WHERE id = 2"
+        yield f"DELETE FROM {table} WHERE id = 3"
+        yield f"INSERT INTO {table} (id) VALUES (5)"
+        yield "SET SESSION binlog_row_value_options = 'PARTIAL_JSON'"
+        yield f"UPDATE {table} SET facts = JSON_SET(facts, '$.a[0]', 7), n = 8 WHERE id IN (4, 20)"
+        yield f"UPDATE {table} SET facts = JSON_REMOVE(facts, '$.a'), id = 40 WHERE id = 4"
+        yield "SET SESSION binlog_row_value_options = ''"
+        yield "SET SESSION binlog_row_image = 'FULL'"
+
+
 def prepared() -> Iterator[str]:
     """An XA transaction."""
     yield "CREATE TABLE t (id int PRIMARY KEY)"
@@ -140,6 +164,7 @@ STORIES = {
     "types": (types, ()),
     "documents": (documents, ()),
     "transactions": (transactions, ()),
+    "images": (images, ()),
     "prepared": (prepared, ()),
     "nameless": (nameless, ("--gtid-mode=OFF",)),
 }
