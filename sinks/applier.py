@@ -24,6 +24,7 @@ from schemas.table import TableSchema
 from sinks.collapse import collapse, in_source_order, is_move, runs, source_order
 from sinks.deadletter import DeadLetters, without
 from sinks.decode import Event
+from sinks.parts import Split, unfolded
 from sinks.target import Barrier, RowsRefused, Span, Step, Target
 
 __all__ = ["Applied", "Applier", "Cut", "Entangled", "summed"]
@@ -97,7 +98,8 @@ class Applier:
             dead = 0
         except DataError:
             left = set(map(id, events))
-            ordered = [event for event in source_order(cut.partitions) if id(event) in left]
+            whole = source_order(map(unfolded, cut.partitions))
+            ordered = [event for event in whole if id(event) in left]
             dead = self._with_care(ordered, cut.spans)
         dead += len(merged) - len(events)
         return summed(events, cut.dropped, dead, time.monotonic() - started)
@@ -198,12 +200,12 @@ class Applier:
         """
         parts = list(runs(events))
         for _ in range(_ROUNDS):
-            refused = self._target.rehearse(step for part in parts for step in collapse(part))
+            refused = self._target.rehearse(_transactions(parts))
             if all(_is_single(parts[place]) for place in refused):
                 # Of a key change the create is to blame; the old row goes all the same.
                 kept = (part[:-1] if n in refused else part for n, part in enumerate(parts))
                 good = [event for part in kept for event in part]
-                return good, [_blamed(parts[n][-1], error) for n, error in refused.items()]
+                return good, [_blamed(parts[n][-1], refused[n]) for n in sorted(refused)]
             parts = [piece for n, part in enumerate(parts) for piece in _pieces(part, n in refused)]
         raise Stop("the refused records of a cut cannot be told from the others")
 
@@ -232,6 +234,24 @@ def _entangled(error: DataError) -> Entangled:
         hint="It is tried again until every partition has come that far. When that takes long, one "
         "worker applies the partitions of all up to one place.",
     )
+
+
+def _transactions(parts: Iterable[Sequence[Event]]) -> Iterator[Sequence[Step]]:
+    """Yield the steps of `parts`, in order, those together that share a source transaction."""
+    steps: list[Step] = []
+    last: object = None
+    for part in parts:
+        if steps and _transaction(part[0]) != last:
+            yield steps
+            steps = []
+        steps += collapse(part)
+        last = _transaction(part[-1])
+    yield steps
+
+
+def _transaction(event: Event) -> tuple[int, ...]:
+    """Return what the changes of a source transaction have in common; rows of a snapshot all."""
+    return () if event.stamp is None or event.snapshot else event.stamp[:2]
 
 
 def _is_single(part: Sequence[Event]) -> bool:
@@ -276,11 +296,11 @@ def _sum(one: Applied, other: Applied) -> Applied:
 
 
 def _merged(partitions: Sequence[list[Event]]) -> list[Event]:
-    """Return all events; in source order where partitions write to the same table."""
+    """Return all events; in source order where partitions may write to the same table."""
     filled = [events for events in partitions if events]
     if len(filled) == 1:
-        return filled[0]
+        return unfolded(filled[0])
     tables = [next((e.schema.table for e in events if e.schema), None) for events in filled]
-    if len(set(tables)) < len(tables):
-        return source_order(filled)
+    if len(set(tables)) < len(tables) or any(isinstance(e[0], Split) for e in filled):
+        return source_order(map(unfolded, filled))
     return [event for events in filled for event in events]

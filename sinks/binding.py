@@ -16,7 +16,7 @@ from schemas.table import Column, TableId, TableSchema
 from sinks.cast import CASTS
 from sinks.expression import Expression, row_filter
 from sinks.fields import FieldMap, MappedColumn, field_column
-from sinks.journal import FACTS, KEY, NOW, POSITION, VERSION, row_key
+from sinks.journal import FACTS, KEY, NOW, PART, POSITION, VERSION, row_key
 from sinks.mapping import TableMap, Way
 from sinks.policy import ALONE, Lineage
 from sinks.rules import Rules
@@ -70,30 +70,39 @@ class MappedTable(msgspec.Struct, frozen=True):
 
         Raises `errors.ConfigError` for a column that is not there.
         """
-        columns = (*_columns(source, topic, table), *_added(table))
+        place = table.place(topic)
+        columns = (*_columns(source, place, table), *_added(table))
         if table.way in _APART:
             columns = tuple(_may_be_null(mapped) for mapped in columns)
         schema = TableSchema(
-            target_name(source.table, topic, table.to),
-            tuple(mapped.column for mapped in _distinct(columns, topic)),
-            _key(source, columns, topic, table),
-            (*source.attributes, *row_key(source.key, _unchanged(columns), table.way)),
+            target_name(source.table, topic, table),
+            tuple(mapped.column for mapped in _distinct(columns, place)),
+            _key(source, columns, place, table),
+            (*source.attributes, *_attributes(source, columns, table)),
             cast=tuple(_cast(source, columns, table)),
         )
         schema = lineage.told(schema, lambda version: _bound(version, topic, table), table.mode)
-        where = row_filter(
-            table.where, f"tables.{topic}.where", source.columns, keyed=bool(schema.key)
-        )
+        where = row_filter(table.where, f"{place}.where", source.columns, keyed=bool(schema.key))
         if (table.soft_delete or table.mode == "history") and not source.key and not table.key:
             raise ConfigError(
-                f"tables.{topic}: a table without a key has no row that could be kept",
+                f"{place}: a table without a key has no row that could be kept",
                 hint="`mode: append` keeps its changes.",
             )
         rules = None
         if table.rules:
-            rules = Rules(table.rules, table.on_invalid, schema, f"tables.{topic}.rules")
+            rules = Rules(table.rules, table.on_invalid, schema, f"{place}.rules")
         rekeyed = bool(table.key)
         return cls(schema, columns, rekeyed, source, where, rules, table.way, table.soft_delete)
+
+
+def _attributes(
+    source: TableSchema, columns: Sequence[MappedColumn], table: TableMap
+) -> Iterator[tuple[str, str]]:
+    """Yield what a target that takes single changes is told of their table."""
+    if table.way == "changes":
+        yield row_key(source.key, _unchanged(columns))
+        if table.is_part:
+            yield PART, ""
 
 
 def _cast(source: TableSchema, columns: Sequence[MappedColumn], table: TableMap) -> Iterator[str]:
@@ -134,58 +143,58 @@ def _may_be_null(mapped: MappedColumn) -> MappedColumn:
 
 
 def _key(
-    source: TableSchema, columns: Sequence[MappedColumn], topic: str, table: TableMap
+    source: TableSchema, columns: Sequence[MappedColumn], place: str, table: TableMap
 ) -> tuple[str, ...]:
     if table.way in _APART:
         return KEY
-    key = tuple(table.key) or _inherited_key(source, columns, topic)
+    key = tuple(table.key) or _inherited_key(source, columns, place)
     if table.mode == "history":
         return (*key, VERSION[-1].name)
     names = {mapped.column.name for mapped in columns}
     unknown = [name for name in key if name not in names]
     if unknown:
         raise ConfigError(
-            f"tables.{topic}.key: {', '.join(unknown)} is no column of the mapping",
+            f"{place}.key: {', '.join(unknown)} is no column of the mapping",
             hint=f"Choose among {', '.join(sorted(names))}.",
         )
     return key
 
 
-def target_name(table: TableId, topic: str, template: str) -> TableId:
-    """Return the target table that `to: template` means for a topic of `table`."""
+def target_name(table: TableId, topic: str, mapping: TableMap) -> TableId:
+    """Return the target table that a mapping's `to` means for a topic of `table`."""
     # The template is cut before it is filled: a name of the source may hold dots itself.
-    schema, dot, rest = template.partition(".")
+    schema, dot, rest = mapping.to.partition(".")
     names = {"source": topic.partition(".")[0], "schema": table.schema, "table": table.name}
     try:
         schema, rest = schema.format(**names), rest.format(**names)
     except (KeyError, IndexError, ValueError) as error:
         raise ConfigError(
-            f"tables.{topic}.to: {template!r} is not a table name",
+            f"{mapping.place(topic)}.to: {mapping.to!r} is not a table name",
             hint="Use {source}, {schema} and {table}, as in `to: mirror.{table}`.",
         ) from error
     return TableId(schema, rest) if dot else TableId("", schema)
 
 
-def _columns(source: TableSchema, topic: str, table: TableMap) -> Sequence[MappedColumn]:
+def _columns(source: TableSchema, place: str, table: TableMap) -> Sequence[MappedColumn]:
     fields = [
-        field_column(name, field, source.columns, f"tables.{topic}.fields.{name}")
+        field_column(name, field, source.columns, f"{place}.fields.{name}")
         for name, field in table.fields.items()
     ]
     if table.fields and not (table.rest or table.rename or table.drop or table.flatten):
         return fields
     taken = {field.source for field in table.fields.values()} | table.fields.keys()
-    _refuse_unknown(source, topic, table)
+    _refuse_unknown(source, place, table)
     rest = [
         mapped
         for column in source.columns
         if not any(fnmatchcase(column.name, glob) for glob in table.drop)
-        for mapped in _kept(column, topic, table)
+        for mapped in _kept(column, place, table)
         if column.name not in taken
     ]
     return [*rest, *fields]
 
 
-def _kept(column: Column, topic: str, table: TableMap) -> Sequence[MappedColumn]:
+def _kept(column: Column, place: str, table: TableMap) -> Sequence[MappedColumn]:
     """Return what becomes of a column that no field takes."""
     name = table.rename.get(column.name, column.name)
     if column.name not in table.flatten:
@@ -196,43 +205,43 @@ def _kept(column: Column, topic: str, table: TableMap) -> Sequence[MappedColumn]
             f"{name}_{path.replace('.', '_')}",
             FieldMap(path=f"{column.name}.{path}"),
             [column],
-            f"tables.{topic}.flatten.{column.name}",
+            f"{place}.flatten.{column.name}",
         )
         for path in table.flatten[column.name]
     ]
 
 
-def _refuse_unknown(source: TableSchema, topic: str, table: TableMap) -> None:
+def _refuse_unknown(source: TableSchema, place: str, table: TableMap) -> None:
     known = [column.name for column in source.columns]
     for block, names in (("rename", table.rename), ("flatten", table.flatten)):
         for name in names:
             if name not in known:
                 raise ConfigError(
-                    f"tables.{topic}.{block}: the topic has no column {name!r}",
+                    f"{place}.{block}: the topic has no column {name!r}",
                     hint=f"Choose among {', '.join(known)}.",
                 )
 
 
-def _distinct(columns: Sequence[MappedColumn], topic: str) -> Sequence[MappedColumn]:
+def _distinct(columns: Sequence[MappedColumn], place: str) -> Sequence[MappedColumn]:
     names = [mapped.column.name for mapped in columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
-            f"tables.{topic}: two columns would be called {', '.join(twice)}",
+            f"{place}: two columns would be called {', '.join(twice)}",
             hint="`rename` one of them.",
         )
     return columns
 
 
 def _inherited_key(
-    source: TableSchema, columns: Sequence[MappedColumn], topic: str
+    source: TableSchema, columns: Sequence[MappedColumn], place: str
 ) -> tuple[str, ...]:
     """Return the target columns the topic's key columns became, unchanged."""
     places = _unchanged(columns)
     missing = [name for name in source.key if name not in places]
     if missing:
         raise ConfigError(
-            f"tables.{topic}.fields: key column {', '.join(missing)} is not mapped as it is",
+            f"{place}.fields: key column {', '.join(missing)} is not mapped as it is",
             hint="Map it without a cast, or name another unique key with `key: [...]`.",
         )
     return tuple(places[name] for name in source.key)

@@ -10,17 +10,18 @@ identity of each change.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
-from operator import itemgetter
+from operator import attrgetter, itemgetter
+from urllib.parse import quote
 
 import msgspec
 
 from cdc.errors import ConfigError
 from schemas.change import ABSENT, Cell, Stamp
 from schemas.table import Column, TableId, TableSchema
-from sinks.journal import FACTS, ROW_KEY
-from sinks.mapping import TableMap, Tables, Way
+from sinks.journal import FACTS, PART, ROW_KEY
+from sinks.mapping import TableMap, Tables, Way, entries
 from sinks.target import Cursor, Step
 
 __all__ = ["Change", "ChangeMap", "ChangeTable", "changes_of", "one_by_one"]
@@ -43,14 +44,17 @@ def one_by_one(tables: Tables) -> Tables:
 
     Raises `ValueError` for an entry that says how rows are kept: there are none.
     """
-    entries = dict.fromkeys(tables, TableMap()) if isinstance(tables, list) else tables
-    for glob, table in entries.items():
+    out: dict[str, list[TableMap]] = {}
+    for glob, table in entries(tables):
         if table.mode != "mirror" or table.soft_delete or table.key:
             raise ValueError(
                 f"{glob}: changes are sent one by one, so `mode`, `key` and `soft_delete` mean "
                 "nothing here"
             )
-    return {glob: ChangeMap.model_construct(**dict(table)) for glob, table in entries.items()}
+        several = out.setdefault(glob, [])
+        part = len(several) if table.is_part else None
+        several.append(ChangeMap.model_construct(**dict(table)).numbered(part))
+    return out
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -78,10 +82,12 @@ class Change(msgspec.Struct, frozen=True):
     def name(self) -> str:
         """What it is called, however often it is told: topic and place in the source.
 
-        Of a producer that is not ours, topic and place in it.
+        Of a producer that is not ours, topic and place in it. Where the record goes to other
+        tables, too, its own is behind that.
         """
         place = (self.partition, self.offset) if self.stamp is None else self.stamp
-        return f"{self.topic}:{'-'.join(map(str, place))}"
+        table = f":{quote(self.table.part)}" if self.table.part else ""
+        return f"{self.topic}:{'-'.join(map(str, place))}{table}"
 
     def behind(self, cursor: Cursor | None) -> Cursor:
         """Return where the cursor of its partition goes; rows of a snapshot move no stamp."""
@@ -93,7 +99,8 @@ class Change(msgspec.Struct, frozen=True):
 class ChangeTable:
     """One version of a table as its changes tell of it: `columns` are the mapping's own.
 
-    `key` are the places of the row's key among them, empty where it has none or it was cast.
+    `key` are the places of the row's key among them, empty where it has none or it was cast. `part`
+    is the table's name where its topic goes to others, too.
     Raises `errors.ConfigError` for a column whose name cannot be told.
     """
 
@@ -107,7 +114,9 @@ class ChangeTable:
                 hint="`rename` it: the names of values that were not sent are joined by commas.",
             )
         self.places: Mapping[str, int] = {c.name: n for n, c in enumerate(self.columns)}
-        names: list[str] = msgspec.json.decode(dict(schema.attributes).get(ROW_KEY, "[]"))
+        told = dict(schema.attributes)
+        self.part = str(schema.table) if PART in told else ""
+        names: list[str] = msgspec.json.decode(told.get(ROW_KEY, "[]"))
         self.key = tuple(self.places[name] for name in names)
 
     @property
@@ -139,10 +148,18 @@ def changes_of(step: Step, tables: Mapping[TableSchema, ChangeTable]) -> Iterabl
 
     Inside a partition the order is that of the records, also for rows of a snapshot.
     """
-    lanes: defaultdict[tuple[str, int], list[tuple[Stamp, Change]]] = defaultdict(list)
+    lanes: defaultdict[tuple[str, int], list[Change]] = defaultdict(list)
     for mapped in step:
         for change in map(tables[mapped.schema].change, mapped.upserts):
-            lane = lanes[change.topic, change.partition]
-            place = lane[-1][0] if lane else _BEFORE_ALL
-            lane.append((max(place, change.stamp or place), change))
-    return (change for _, change in merge(*lanes.values(), key=itemgetter(0)))
+            lanes[change.topic, change.partition].append(change)
+    return (change for _, change in merge(*map(_placed, lanes.values()), key=itemgetter(0)))
+
+
+def _placed(changes: list[Change]) -> Iterator[tuple[Stamp, Change]]:
+    """Yield the changes of one partition in the order of its records, with growing stamps."""
+    if changes[0].table.part:
+        changes.sort(key=attrgetter("offset"))  # those of a record come table by table
+    place = _BEFORE_ALL
+    for change in changes:
+        place = max(place, change.stamp or place)
+        yield place, change

@@ -75,6 +75,6 @@ def _step(text: bytes, number: int, count: int) -> bytes | None:
     if len(found) != count:
         raise DataError(
             f"a composite of {len(found)} parts, where {count} have names",
-            hint="Its type was altered while the source ran: restart that, and `cdc backfill`.",
+            hint="Its type was altered just then; the source reads the table again by itself.",
         )
     return found[number]

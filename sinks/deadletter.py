@@ -15,7 +15,7 @@ it, until all letters of that key are replayed or dropped, so that the order per
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,7 +30,16 @@ from cdc.failpoints import failpoint
 from cdc.kafka import KafkaConfig, producer_client
 from sinks.collapse import change_of
 from sinks.decode import DELETE, POISON, UPSERT, Event
-from sinks.letters import Letter, LetterTopic, Mark, Record, read_letter, record_of, store
+from sinks.letters import (
+    Letter,
+    LetterTopic,
+    Mark,
+    Record,
+    concerns,
+    read_letter,
+    record_of,
+    store,
+)
 
 __all__ = ["SETTINGS", "DeadLetters", "without"]
 
@@ -53,7 +62,7 @@ class _Open:
         self._sink = sink
         self._owners: dict[Record, _Owner] = {}
         self._at: dict[int, Record] = {}
-        self._counts: Counter[_Owner] = Counter()
+        self._counts: dict[_Owner, Counter[str]] = {}
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -61,9 +70,9 @@ class _Open:
     def __contains__(self, record: Record) -> bool:
         return record in self._owners
 
-    def blocks(self, owner: _Owner) -> bool:
-        """Tell whether a letter of this key is open."""
-        return owner in self._counts
+    def blocks(self, owner: _Owner, part: str) -> bool:
+        """Tell whether a letter of this key, and of this part of its records, is open."""
+        return any(concerns(part, other) for other in self._counts.get(owner, ()))
 
     def take(self, message: Message) -> None:
         """Learn from one record of the topic."""
@@ -83,7 +92,7 @@ class _Open:
         if record not in self._owners:
             owner = (record.topic, key)
             self._owners[record] = owner
-            self._counts[owner] += 1
+            self._counts.setdefault(owner, Counter())[record.part] += 1
 
     def forget(self, most: int) -> None:
         """Forget the oldest letters until `most` are left."""
@@ -96,8 +105,11 @@ class _Open:
         owner = self._owners.pop(record, None)
         if owner is None:
             return
-        self._counts[owner] -= 1
-        if not self._counts[owner]:
+        counts = self._counts[owner]
+        counts[record.part] -= 1
+        if not counts[record.part]:
+            del counts[record.part]
+        if not counts:
             del self._counts[owner]
 
 
@@ -142,17 +154,21 @@ class DeadLetters:
         """
         if self._policy != "block_key" or not (bad or len(self._open)):
             return bad
-        known, owners, out = {id(event) for event in bad}, set[_Owner](), list[Event]()
+        known, out = {id(event) for event in bad}, list[Event]()
+        behind: defaultdict[_Owner, set[str]] = defaultdict(set)
         moving = None
         for event in events:
-            owner = _owner(event.message)
+            owner, change = _owner(event.message), (change_of(event), event.part)
             if id(event) not in known:
-                waits = owner[1] is not None and (owner in owners or self._open.blocks(owner))
-                if not waits and not (event.kind == UPSERT and moving == change_of(event)):
+                waits = owner[1] is not None and (
+                    any(concerns(event.part, other) for other in behind.get(owner, ()))
+                    or self._open.blocks(owner, event.part)
+                )
+                if not waits and not (event.kind == UPSERT and moving == change):
                     continue
                 event.error = _behind()
-            moving = change_of(event) if event.kind == DELETE else None
-            owners.add(owner)
+            moving = change if event.kind == DELETE else None
+            behind[owner].add(event.part)
             out.append(event)
         return out
 
@@ -165,13 +181,13 @@ class DeadLetters:
         if self._policy == "stop":
             raise _stopped(events[0])
         producer = self._connected()
-        fresh = [event for event in events if record_of(event.message) not in self._open]
+        fresh = [event for event in events if _record(event) not in self._open]
         self._refuse_too_many(len(fresh))
         failpoint("sink.before_letters")
         store(producer, self.topic, [_letter(event, self._facts(event)) for event in fresh])
         failpoint("sink.after_letters")
         for event in fresh:
-            self._open.add(record_of(event.message), _owner(event.message)[1])
+            self._open.add(_record(event), _owner(event.message)[1])
         self._open.forget(_MOST)
         self._tell(events)
 
@@ -227,6 +243,7 @@ class DeadLetters:
             "reason": error,
             "hint": error.hint,
             "at": time.time_ns() // 1_000_000,
+            **({"part": event.part} if event.part else {}),
         }
         return [(f"cdc.{name}", str(value).encode()) for name, value in facts.items()]
 
@@ -248,6 +265,10 @@ def without(events: Sequence[Event], aside: Iterable[Event]) -> list[Event]:
 def _letter(event: Event, facts: list[tuple[str, bytes]]) -> tuple[Any, Any, list[Any]]:
     message = event.message
     return message.value(), message.key(), [*(message.headers() or []), *facts]
+
+
+def _record(event: Event) -> Record:
+    return record_of(event.message, event.part)
 
 
 def _owner(message: Message) -> _Owner:

@@ -179,7 +179,7 @@ class Tables:
         schema = TableSchema(_identity(self._topic, source), columns, tuple(key), cast=untold)
         mapping = _only(self._map, rows) if shape is key_shape else self._map
         mapped = self._bind(schema, self._topic, mapping)
-        _refuse_other_key(mapped, schema, self._topic)
+        _refuse_other_key(mapped, schema, self._map.place(self._topic))
         keys = self._reads(self._columns(key_shape))[1] if key_shape is not None else {}
         return BoundTable(mapped, rows, keys, closed=shape.kind is None)
 
@@ -226,14 +226,14 @@ def _only(table: TableMap, names: Mapping[str, Any]) -> TableMap:
     return table.model_copy(update={"fields": fields})
 
 
-def _refuse_other_key(mapped: MappedTable, source: TableSchema, topic: str) -> None:
+def _refuse_other_key(mapped: MappedTable, source: TableSchema, place: str) -> None:
     """Refuse a target key that needs the old row: Debezium does not tell what of it is there."""
     columns = {one.column.name: one for one in mapped.columns}
     chosen = [columns[name] for name in mapped.schema.key]
     names = [one.source.name for one in chosen if one.source is not None and one.convert is None]
     if len(names) != len(chosen) or set(names) != set(source.key):
         raise ConfigError(
-            f"tables.{topic}.key: a topic of Debezium keeps the key of its records, which is "
+            f"{place}.key: a topic of Debezium keeps the key of its records, which is "
             f"{', '.join(source.key) or 'none'}",
             hint="Choose another key in Debezium, with `message.key.columns`.",
         )

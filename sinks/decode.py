@@ -69,7 +69,8 @@ class Event(msgspec.Struct, gc=False):
     row's. `stamp` is None for a producer that is not ours; then `place` is what the two records of
     a key change, and no others, have in common. `ts_ms` is the source's commit, ms since 1970;
     `size` the payload in bytes. `created` says that the source made the row, or read it in a
-    snapshot: the target has none of its key, as a rule.
+    snapshot: the target has none of its key, as a rule. `part` names the table, where the record
+    goes to others as well (`sinks/parts.py`).
     """
 
     kind: int
@@ -87,6 +88,7 @@ class Event(msgspec.Struct, gc=False):
     place: tuple[int, ...] = ()
     ended: list[Cell] | None = None
     created: bool = False
+    part: str = ""
 
 
 def poison(message: Message, size: int, error: CdcError) -> Event:

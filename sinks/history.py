@@ -8,13 +8,15 @@ in the target (or is a letter itself). So a letter may be applied when no record
 cursor touches its row, other than letters that are applied with it. That is certain only while the
 record itself is still in the topic: compaction takes a record when a newer one of its key came,
 retention takes the newer ones along, and a topic made anew says nothing of the old one.
+
+Of a record that goes to several tables a letter may be one part: then the others were applied.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Place
@@ -24,6 +26,8 @@ from cdc.kafka import DEADLINE_S, KafkaConfig, arrived, consumer_client, kafka_e
 from schemas.table import TableId
 from sinks.consume import Reader
 from sinks.decode import POISON, SKIP, TRUNCATE, Event, Key
+from sinks.letters import Record
+from sinks.parts import parts_of
 from sinks.target import TopicPartition
 
 __all__ = ["History", "rows_of"]
@@ -43,10 +47,11 @@ Row = tuple[TableId, Key]
 
 def rows_of(event: Event) -> Iterator[Row]:
     """Yield the rows of the target that `event` touches, by table and key."""
-    if event.schema is not None:
-        yield event.schema.table, event.key
-        if event.old is not None:
-            yield event.schema.table, event.old
+    for part in parts_of(event):
+        if part.schema is not None:
+            yield part.schema.table, part.key
+            if part.old is not None:
+                yield part.schema.table, part.old
 
 
 class History:
@@ -60,20 +65,22 @@ class History:
         self,
         kafka: KafkaConfig,
         partition: TopicPartition,
-        letters: Mapping[int, Event],
+        letters: Mapping[Record, Event],
         reader: Reader,
         *,
         rekeyed: bool,
     ) -> None:
         self._partition = partition
-        self._letters = letters
+        self._letters: defaultdict[int, dict[Record, Event]] = defaultdict(dict)
+        for record, event in letters.items():
+            self._letters[record.offset][record] = event
         self._reader = reader
         self._keys = None if rekeyed else {e.message.key() for e in letters.values()}
-        self._rows: defaultdict[Row, list[int]] = defaultdict(list)
-        self._seen: set[int] = set()
-        self._newer: dict[int, int] = {}
+        self._rows: defaultdict[Row, list[Record]] = defaultdict(list)
+        self._seen: set[Record] = set()
+        self._newer: dict[Record, int] = {}
         self._ahead: deque[Message] = deque()
-        self._next = min(letters)
+        self._next = min(self._letters)
         self._lost = False
         self._consumer = consumer_client(kafka)
         self._consumer.assign([Place(partition.topic, partition.partition, self._next)])
@@ -91,15 +98,15 @@ class History:
             elif time.monotonic() > deadline:
                 raise KafkaUnavailable(f"{self._name}: read to {self._next} of {end} only")
 
-    def objection(self, offset: int) -> str:
-        """Say why the letter of the record at `offset` must not be applied; empty when it may."""
-        if offset not in self._seen:
+    def objection(self, record: Record) -> str:
+        """Say why the letter of `record` must not be applied; empty when it may."""
+        if record not in self._seen:
             return (
                 f"{self._name} no longer holds its record, so nobody knows what came after it; "
                 "`cdc backfill --where …` reads the row anew"
             )
-        if offset in self._newer:
-            return f"a newer change of its row is in {self._name} at offset {self._newer[offset]}"
+        if record in self._newer:
+            return f"a newer change of its row is in {self._name} at offset {self._newer[record]}"
         return ""
 
     def close(self) -> None:
@@ -130,23 +137,26 @@ class History:
 
     def _take(self, message: Message) -> None:
         offset, value = message.offset() or 0, message.value()
-        letter = self._letters.get(offset)
-        if letter is not None:
+        letters = self._letters.get(offset, {})
+        for record, letter in letters.items():
             if letter.message.value() == value and letter.message.key() == message.key():
-                self._seen.add(offset)
+                self._seen.add(record)
                 for row in rows_of(letter):
-                    self._rows[row].append(offset)
-            return
+                    self._rows[row].append(record)
         key = message.key()
-        if self._keys is not None and key is not None and key not in self._keys:
-            return
-        reader = self._reader
+        if self._keys is None or key is None or key in self._keys:
+            self._meet(message, {table for one in letters.values() for table, _ in rows_of(one)})
+
+    def _meet(self, message: Message, aside: Collection[TableId]) -> None:
+        """Take note of what a record did to the target; of tables in `aside` it is a letter."""
+        reader, value, offset = self._reader, message.value(), message.offset() or 0
         event = reader.bury(message) if value is None else reader.read(message, value)
-        if event is None or event.kind in (POISON, SKIP) or event.schema is None:
-            return
-        for row in self._touched(event):
-            for older in self._rows.get(row, ()):
-                self._newer.setdefault(older, offset)
+        for part in () if event is None else parts_of(event):
+            if part.kind in (POISON, SKIP) or part.schema is None or part.schema.table in aside:
+                continue
+            for row in self._touched(part):
+                for older in self._rows.get(row, ()):
+                    self._newer.setdefault(older, offset)
 
     def _touched(self, event: Event) -> list[Row]:
         """Return the rows `event` touches; a truncation touches all of its table."""

@@ -26,6 +26,7 @@ __all__ = [
     "FACTS",
     "KEY",
     "NOW",
+    "PART",
     "POSITION",
     "ROW_KEY",
     "VERSION",
@@ -66,6 +67,9 @@ single changes."""
 ROW_KEY = "cdc.key"
 """The attribute of their tables that names the columns of the row's own key, as a JSON list."""
 
+PART = "cdc.part"
+"""The attribute of those whose topic goes to other tables, too."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -79,17 +83,13 @@ def position(stamp: Stamp | None) -> bytes | None:
     return None if stamp is None else "-".join(map(str, stamp)).encode()
 
 
-def row_key(
-    key: Sequence[str], unchanged: Mapping[str, str], way: str
-) -> Sequence[tuple[str, str]]:
+def row_key(key: Sequence[str], unchanged: Mapping[str, str]) -> tuple[str, str]:
     """Return the attribute `ROW_KEY` of a table of single changes; no name where some are cast.
 
     `unchanged` is source column → target column.
     """
-    if way != "changes":
-        return ()
     known = [unchanged[name] for name in key] if unchanged.keys() >= set(key) else []
-    return [(ROW_KEY, msgspec.json.encode(known).decode())]
+    return (ROW_KEY, msgspec.json.encode(known).decode())
 
 
 def until(message: Message) -> bytes:

@@ -48,6 +48,7 @@ __all__ = [
     "Mark",
     "Outcome",
     "Record",
+    "concerns",
     "original",
     "read_letter",
     "record_of",
@@ -66,12 +67,16 @@ _TOPICS = {"sink": "dead", "source": "quarantine"}
 
 
 class Record(NamedTuple):
-    """Which record a letter is of; `timestamp` tells a topic made anew from the one before."""
+    """Which record a letter is of; `timestamp` tells a topic made anew from the one before.
+
+    `part` is the table it is of, where the record goes to several; empty: all of it.
+    """
 
     topic: str
     partition: int
     offset: int
     timestamp: int
+    part: str = ""
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -101,10 +106,15 @@ class Mark(msgspec.Struct, frozen=True):
     outcome: str
 
 
-def record_of(message: Message) -> Record:
-    """Return which record `message` is."""
+def record_of(message: Message, part: str = "") -> Record:
+    """Return which record `message` is, or which part of it."""
     place = (intern(message.topic() or ""), message.partition() or 0, message.offset() or 0)
-    return Record(*place, message.timestamp()[1])
+    return Record(*place, message.timestamp()[1], intern(part))
+
+
+def concerns(part: str, other: str) -> bool:
+    """Tell whether what is said of one part of a record is of another one: the same, or of all."""
+    return part == other or not part or not other
 
 
 def read_letter(message: Message) -> Letter | Mark | None:
@@ -131,8 +141,11 @@ def read_letter(message: Message) -> Letter | Mark | None:
 
 
 def _record(facts: dict[str, str]) -> Record:
-    place = [int(facts[f"cdc.{name}"]) for name in ("partition", "offset", "timestamp")]
-    return Record(intern(facts["cdc.topic"]), *place)
+    number, offset, timestamp = (
+        int(facts[f"cdc.{n}"]) for n in ("partition", "offset", "timestamp")
+    )
+    part = intern(facts.get("cdc.part", ""))
+    return Record(intern(facts["cdc.topic"]), number, offset, timestamp, part)
 
 
 def _unsent(facts: dict[str, str], message: Message) -> Record:

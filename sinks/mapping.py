@@ -12,6 +12,9 @@
           tenant: {value: acme}                                    a constant
           total: {expr: price * double(quantity)}                  CEL over the row
         where: status != 'draft'                                   only some rows
+      shopdb.public.orders:                                        several tables, each by a mapping
+      - {to: crm.orders}
+      - {to: crm.paid, where: status == 'paid'}
 
 An exact name wins over a glob, a glob written earlier over a later one, an exclusion over all.
 A mapping is compiled once per version of a table: what is left per row is one function a column.
@@ -20,10 +23,19 @@ A mapping is compiled once per version of a table: what is left per row is one f
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
 from schemas.table import TableId
 from sinks.debezium_schema import declared
@@ -39,6 +51,7 @@ __all__ = [
     "TableMap",
     "Tables",
     "Way",
+    "entries",
     "fixed_targets",
 ]
 
@@ -111,6 +124,7 @@ class TableMap(BaseModel):
     on_invalid: OnInvalid = Field(
         default="dead_letter", description="What becomes of a row that breaks a rule"
     )
+    _part: int | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _go_together(self) -> TableMap:
@@ -129,39 +143,87 @@ class TableMap(BaseModel):
         """How changes become rows."""
         return self.mode
 
+    @property
+    def is_part(self) -> bool:
+        """Whether the topic goes to other tables as well."""
+        return self._part is not None
 
-def _table_map(value: Any) -> Any:
-    return {} if value is None else value
+    def place(self, topic: str) -> str:
+        """Return where the mapping of `topic` stands in the pipeline file, below the sink."""
+        return f"tables.{topic}" if self._part is None else f"tables.{topic}[{self._part}]"
+
+    def numbered(self, part: int | None) -> Self:
+        """Return the mapping as one of several of a topic, from 0; None: the only one."""
+        self._part = part
+        return self
 
 
-Tables = list[str] | dict[str, Annotated[TableMap, BeforeValidator(_table_map)]]
-"""The `tables:` of a sink: globs over topics, or glob → mapping; `!glob` leaves out."""
+def _listed(value: Any) -> Any:
+    tables = value if isinstance(value, list) else [value]
+    return [{} if table is None else table for table in tables]
+
+
+def _told_apart(tables: list[TableMap]) -> list[TableMap]:
+    """Number the mappings of a topic that has several. Raises `ValueError`."""
+    if not tables:
+        raise ValueError("names no table; leave the topic out with `!topic`")
+    if len(tables) == 1:
+        return tables
+    names = [table.to for table in tables]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"`to: {twice}` is there twice: each mapping has a table of its own")
+    if len({table.format for table in tables}) > 1:
+        raise ValueError("`format` tells who wrote the topic, and is the same in each mapping")
+    return [table.numbered(part) for part, table in enumerate(tables)]
+
+
+Tables = (
+    list[str]
+    | dict[str, Annotated[list[TableMap], BeforeValidator(_listed), AfterValidator(_told_apart)]]
+)
+"""The `tables:` of a sink: globs over topics, or glob → mapping, or a list of such where a topic
+goes to several tables; `!glob` leaves out."""
+
+
+def entries(tables: Tables) -> Iterator[tuple[str, TableMap]]:
+    """Yield each glob with each of its mappings; what is left out has an empty one."""
+    if isinstance(tables, list):
+        yield from ((glob, TableMap()) for glob in dict.fromkeys(tables))
+    else:
+        yield from ((glob, table) for glob, several in tables.items() for table in several)
 
 
 class Selection:
-    """Which topics are taken, and by which mapping."""
+    """Which topics are taken, and by which mappings."""
 
     def __init__(self, tables: Tables) -> None:
-        entries = dict.fromkeys(tables, TableMap()) if isinstance(tables, list) else tables
-        self._without = [glob[1:] for glob in entries if glob.startswith("!")]
-        self._with = {glob: entry for glob, entry in entries.items() if not glob.startswith("!")}
+        self._without: list[str] = []
+        self._with: dict[str, list[TableMap]] = {}
+        for glob, table in entries(tables):
+            if glob.startswith("!"):
+                self._without.append(glob[1:])
+            else:
+                self._with.setdefault(glob, []).append(table)
 
-    def find(self, topic: str) -> TableMap | None:
-        """Return the mapping of `topic`, None when it is not taken."""
+    def takes(self, topic: str) -> bool:
+        """Tell whether `topic` is taken."""
+        return bool(self.mappings(topic))
+
+    def mappings(self, topic: str) -> Sequence[TableMap]:
+        """Return the mappings of `topic`, one for each table; none when it is not taken."""
         if any(fnmatchcase(topic, glob) for glob in self._without):
-            return None
+            return ()
         if topic in self._with:
             return self._with[topic]
         if _NO_TABLE.fullmatch(topic):
-            return None
-        return next((m for glob, m in self._with.items() if fnmatchcase(topic, glob)), None)
+            return ()
+        return next((m for glob, m in self._with.items() if fnmatchcase(topic, glob)), ())
 
 
 def fixed_targets(tables: Tables) -> list[TableId]:
     """Return the target tables that are known before any topic is: those with a plain `to:`."""
-    if isinstance(tables, list):
-        return []
-    named = [_placed(table.to) for glob, table in tables.items() if not glob.startswith("!")]
+    named = [_placed(table.to) for glob, table in entries(tables) if not glob.startswith("!")]
     return [table for table in named if "{" not in str(table)]
 
 

@@ -15,7 +15,10 @@ BUFFER_BYTES = 20 * 1024 * 1024
 
 Topics = Annotated[
     Tables,
-    Field(description="Topics to take: a list of globs, or glob → mapping; `!glob` leaves out"),
+    Field(
+        description="Topics to take: a list of globs, or glob → mapping, or → a list of mappings, "
+        "each into a table of its own; `!glob` leaves out"
+    ),
 ]
 Changes = Annotated[
     SchemaChanges,

@@ -1,19 +1,34 @@
-"""What targets refuse, in the same words whichever database it is."""
+"""What targets refuse, found and told in the same way whichever it is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 from cdc.connector import Finding
 from cdc.errors import DataError, SchemaIncompatible, StateError
 from schemas.table import TableId
+from sinks.target import Step
 
-__all__ = ["dropped", "forbidden", "unmatched", "unmoved", "unwanted", "vanished"]
+__all__ = ["dropped", "forbidden", "rehearsed", "unmatched", "unmoved", "unwanted", "vanished"]
 
 _NOT_THERE = (
     "The row's creation was not applied here: take a new snapshot of the table, or set REPLICA "
     "IDENTITY FULL on it."
 )
+
+
+def rehearsed(
+    transactions: Iterable[Sequence[Step]], take: Callable[[Step], object]
+) -> dict[int, DataError]:
+    """Return which steps `take` refuses, by their place among all of them, and why."""
+    refused: dict[int, DataError] = {}
+    for number, step in enumerate(chain.from_iterable(transactions)):
+        try:
+            take(step)
+        except DataError as error:
+            refused[number] = error
+    return refused
 
 
 def vanished(table: TableId) -> StateError:

@@ -34,8 +34,9 @@ from sinks.binding import target_name
 from sinks.collapse import in_source_order, source_order
 from sinks.decode import DELETE, POISON, UPSERT, Event, poison
 from sinks.history import History, rows_of
-from sinks.letters import REPLAYED, Letter, LetterTopic, original
+from sinks.letters import REPLAYED, Letter, LetterTopic, Record, concerns, original
 from sinks.mapping import Selection
+from sinks.parts import Split, parts_of, table_by_table
 from sinks.routes import Routes, Schemas
 from sinks.target import Cursor, CursorMoved, Span, Target, TopicPartition
 from sinks.topics import Topics
@@ -66,6 +67,14 @@ class _Attempt(msgspec.Struct):
     def offset(self) -> int:
         return self.verdict.letter.record.offset
 
+    @property
+    def ties(self) -> set[object]:
+        """What others are applied together with it for: a row, a key, a key change of a table."""
+        rows = list(rows_of(self.event))
+        letter, stamp = self.verdict.letter, self.event.stamp
+        why = [_owner(letter), *([] if stamp is None else [stamp[:3]])]
+        return {*rows, *((table, one) for table, _ in rows for one in why)}
+
     def end(self, state: str, reason: str = "") -> None:
         self.verdict.state, self.verdict.reason = state, reason
 
@@ -76,15 +85,36 @@ def _owner(letter: Letter) -> object:
     return record if letter.key is None else (record.topic, record.partition, letter.key)
 
 
+def _meant(letter: Letter, event: Event) -> Event:
+    """Return what a record does to the table that `letter` is of; all of it where it is of none."""
+    part = letter.record.part
+    parts = event.parts if isinstance(event, Split) else (event,)
+    name = part or (letter.table if len(parts) > 1 else "")
+    if not name or parts[0].schema is None:
+        return event
+    found = next((one for one in parts if one.schema and str(one.schema.table) == name), None)
+    if found is not None:
+        return found
+    if not part:
+        return event
+    gone = DataError(
+        f"{letter.record.topic} goes to no table {part} any more",
+        hint="Bring its mapping back, or `cdc dead drop` the letter.",
+    )
+    return poison(event.message, event.size, gone)
+
+
 def held_back(known: Iterable[Letter], chosen: Iterable[Letter]) -> list[Verdict]:
     """Return which of `chosen` must wait: an earlier open letter of the key is not among them."""
     wanted = {letter.offset for letter in chosen}
-    first: dict[object, Letter] = {}
+    left: defaultdict[object, list[Letter]] = defaultdict(list)
     out = []
     for letter in sorted(known, key=lambda letter: letter.record):
-        earlier = first.get(_owner(letter))
+        ahead = left[_owner(letter)]
+        part = letter.record.part
+        earlier = next((one for one in ahead if concerns(part, one.record.part)), None)
         if letter.offset not in wanted:
-            first.setdefault(_owner(letter), letter)
+            ahead.append(letter)
         elif earlier is not None:
             reason = f"letter {earlier.offset} of the same key comes first: replay or drop it"
             out.append(Verdict(letter, "held", reason))
@@ -128,7 +158,7 @@ class Replay:
         self._target = target
         self._selection = selection
         self._routes = Routes(selection, schemas, self)
-        self._topics = Topics(kafka, lambda name: selection.find(name) is not None)
+        self._topics = Topics(kafka, selection.takes)
         self._letters = LetterTopic(kafka, context.pipeline)
         self._identity = self._letters.identity()
         self._prepared = 0
@@ -195,38 +225,39 @@ class Replay:
         except (DataError, ValueError) as error:
             wrong = error if isinstance(error, DataError) else DataError(f"not repaired: {error}")
             return poison(record, len(value), wrong)
-        return self._routes.read(record, payload)
+        return _meant(letter, self._routes.read(record, payload))
 
     def _targets(self) -> Mapping[TableId, int]:
         """Return how many topics of the sink each target table takes, as far as names tell."""
         out: defaultdict[TableId, int] = defaultdict(int)
         for topic in self._topics.names():
-            mapping, parts = self._selection.find(topic), topic_parts(topic)
-            if mapping is not None and len(parts) > 1:
-                table = TableId(parts[-2], parts[-1])
-                out[target_name(table, topic, mapping.to)] += 1
+            parts = topic_parts(topic)
+            for mapping in self._selection.mappings(topic) if len(parts) > 1 else ():
+                out[target_name(TableId(parts[-2], parts[-1]), topic, mapping)] += 1
         return out
 
     def _refuse_unfit(self, attempt: _Attempt, targets: Mapping[TableId, int]) -> None:
-        event = attempt.event
-        if event.kind == POISON:
-            attempt.end("refused", str(event.error))
-        elif event.kind not in (UPSERT, DELETE) or event.schema is None:
+        parts = list(parts_of(attempt.event))
+        torn = next((part for part in parts if part.kind == POISON), None)
+        tables = [p.schema.table for p in parts if p.schema and p.kind in (UPSERT, DELETE)]
+        shared = next((table for table in tables if targets.get(table, 0) > 1), None)
+        if torn is not None:
+            attempt.end("refused", str(torn.error))
+        elif not tables or len(tables) < len(parts):
             attempt.end("refused", "a truncation is not replayed: it would empty the table now")
         elif not attempt.partition.topic_id:
             attempt.end("refused", f"topic {attempt.partition.topic} is gone")
-        elif targets.get(event.schema.table, 0) > 1:
-            attempt.end("refused", f"several topics go to {event.schema.table}: no order is known")
+        elif shared is not None:
+            attempt.end("refused", f"several topics go to {shared}: no order is known")
 
     def _histories(self, attempts: Iterable[_Attempt]) -> dict[TopicPartition, History]:
-        events: defaultdict[TopicPartition, dict[int, Event]] = defaultdict(dict)
+        events: defaultdict[TopicPartition, dict[Record, Event]] = defaultdict(dict)
         for attempt in attempts:
             if not attempt.verdict.state:
-                events[attempt.partition][attempt.offset] = attempt.event
+                events[attempt.partition][attempt.verdict.letter.record] = attempt.event
         out = {}
         for partition, letters in events.items():
-            mapping = self._selection.find(partition.topic)
-            rekeyed = mapping is not None and bool(mapping.key)
+            rekeyed = any(mapping.key for mapping in self._selection.mappings(partition.topic))
             out[partition] = History(self._kafka, partition, letters, self._routes, rekeyed=rekeyed)
         return out
 
@@ -255,7 +286,8 @@ class Replay:
             for attempt in sorted(live, key=lambda attempt: attempt.offset):
                 lanes[attempt.partition].append(attempt.event)
             try:
-                self._target.apply(in_source_order(source_order(lanes.values())), spans)
+                events = source_order(map(table_by_table, lanes.values()))
+                self._target.apply(in_source_order(events), spans)
             except CursorMoved:
                 continue
             except DataError as error:
@@ -286,7 +318,7 @@ class Replay:
                 attempt.end(REPLAYED, "it was applied before")
             elif cursor is None or attempt.offset >= cursor.offset:
                 attempt.end("held", "the sink has not passed its record yet and will meet it again")
-            elif objection := histories[partition].objection(attempt.offset):
+            elif objection := histories[partition].objection(attempt.verdict.letter.record):
                 attempt.end("superseded", objection)
             else:
                 live.append(attempt)
@@ -303,10 +335,7 @@ def _entangled(attempts: Iterable[_Attempt]) -> list[list[_Attempt]]:
     """Group what must be applied together: letters of a key, of a row, of one key change."""
     groups: list[tuple[set[object], list[_Attempt]]] = []
     for attempt in attempts:
-        stamp = attempt.event.stamp
-        ties = {_owner(attempt.verdict.letter), *rows_of(attempt.event)}
-        ties |= set() if stamp is None else {stamp[:3]}
-        members, apart = [attempt], []
+        ties, members, apart = attempt.ties, [attempt], []
         for group in groups:
             if group[0].isdisjoint(ties):
                 apart.append(group)

@@ -46,7 +46,7 @@ class Session:
         self._job = job
         self._target = job.target()
         self._routes = Routes(job.selection, job.schemas, self, lines=self._target.takes_lines)
-        self._topics = Topics(job.kafka, lambda name: job.selection.find(name) is not None)
+        self._topics = Topics(job.kafka, job.selection.takes)
         group = f"{job.context.pipeline}.sink.{job.context.name}"
         self._intake = Intake(job.kafka, group, self._routes)
         self._cuts = Cuts()
@@ -160,7 +160,7 @@ class Session:
         self._looked = time.monotonic()
 
     def _is_new(self, topic: str) -> bool:
-        return topic not in self._known and self._job.selection.find(topic) is not None
+        return topic not in self._known and self._job.selection.takes(topic)
 
     def _refuse_growth(self, names: Mapping[str, int]) -> None:
         for name, partitions in self._known.items():

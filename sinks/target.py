@@ -167,10 +167,12 @@ class Target(Protocol):
         """Apply the steps in order and move every cursor, in one transaction (R4)."""
         ...
 
-    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+    def rehearse(self, transactions: Iterable[Sequence[Step]]) -> Mapping[int, DataError]:
         """Return which steps the target refuses, by their place, and why; roll everything back.
 
-        Each step is tried behind those before it that were taken: for isolating poison.
+        Each step is tried behind those before it that were taken: for isolating poison. Steps come
+        as those of one source transaction after those of another, and are counted through; what
+        the target asks at the end of a transaction must hold behind each.
         """
         ...
 

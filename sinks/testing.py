@@ -149,7 +149,7 @@ class TargetContract(CursorContract):
             *upsert((b"1", ABSENT, b"1.00")),
             *upsert((b"5", ABSENT, b"1.00")),
         ]
-        assert sorted(target.rehearse(steps)) == [1, 3]
+        assert sorted(target.rehearse([steps])) == [1, 3]
         assert system.rows(ITEMS.table) == []
         target.apply([], [span(None, 1)])
 

@@ -136,7 +136,7 @@ class ChangesContract(CursorContract):
 
     def test_a_rehearsal_sends_nothing(self, target: Target, system: ChangesSystem) -> None:
         """What is sent cannot be taken back."""
-        assert not target.rehearse(told(changed(1, b"1", b"pen", None)))
+        assert not target.rehearse([told(changed(1, b"1", b"pen", None))])
         assert system.names() == []
 
     def test_one_worker_has_every_partition(self, target: Target) -> None:

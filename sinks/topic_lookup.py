@@ -31,7 +31,7 @@ from cdc.kafka import DEADLINE_S, KafkaConfig, arrived, consumer_client, kafka_e
 from schemas.plain import PlainReader
 from schemas.wire import FRAME_BYTES, schema_id
 from sinks.lookup import Lookup
-from sinks.mapping import Tables
+from sinks.mapping import Tables, entries
 from sinks.values import text_of
 
 __all__ = ["Lookups", "TopicTable", "topic_lookups"]
@@ -301,7 +301,7 @@ class Lookups:
 
 def topic_lookups(tables: Tables) -> Iterator[Lookup]:
     """Yield each lookup of a mapping that is a topic."""
-    for table in tables.values() if isinstance(tables, dict) else ():
+    for _, table in entries(tables):
         for field in table.fields.values():
             if field.lookup is not None and field.lookup.topic:
                 yield field.lookup

@@ -109,8 +109,8 @@ def match(
     hidden = [m.source.name for m in key if m.source is not None and m.source.name in masks]
     if hidden:
         raise ConfigError(
-            f"tables.{topic}: key column {hidden[0]} is hidden by `columns:` of the source, so no "
-            "row of the target can be looked up in the source"
+            f"{mapping.place(topic)}: key column {hidden[0]} is hidden by `columns:` of the "
+            "source, so no row of the target can be looked up in the source"
         )
     chosen = [mapped.column.name for mapped in key]
     rest = [mapped for mapped in bound.columns if mapped.column.name not in chosen]
@@ -124,7 +124,7 @@ def _refuse(topic: str, mapping: TableMap) -> None:
     elif mapping.rules:
         reason = "rows that break a rule are not applied, and what is there instead is anything"
     if reason:
-        raise ConfigError(f"tables.{topic} cannot be verified: {reason}")
+        raise ConfigError(f"{mapping.place(topic)} cannot be verified: {reason}")
 
 
 def _key(bound: MappedTable) -> Sequence[MappedColumn]:

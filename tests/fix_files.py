@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 from cdc.connector import Context
 from schemas.change import Cell
 from schemas.table import Column, TableId, TableSchema, Type
+from sinks.files.store import WRITER
 from sinks.journal import FACTS, KEY, POSITION
 from sinks.target import Mapped, Step, TopicPartition
 from sinks.targets.files import Config, FilesTarget, create
@@ -47,10 +48,11 @@ class Files:
         return target
 
     def names(self) -> list[str]:
-        """Paths of all files, below the store's own."""
+        """Paths of all files, below the store's own, but for the note of who wrote last."""
         files, root = self._below()
         files.invalidate_cache()
-        return sorted(path[len(root) + 1 :] for path in files.find(root))
+        found = {path[len(root) + 1 :] for path in files.find(root)}
+        return sorted(found - {WRITER})
 
     def read(self, name: str) -> bytes:
         files, root = self._below()

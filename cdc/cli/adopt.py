@@ -43,7 +43,7 @@ def _stamped(pipeline: Pipeline, unit: Unit, target: Target, source: str) -> lis
     selection = Selection(settings.tables)
 
     def is_wanted(topic: str) -> bool:
-        return topic.startswith(f"{source}.") and selection.find(topic) is not None
+        return topic.startswith(f"{source}.") and selection.takes(topic)
 
     topics = Topics(pipeline.kafka, is_wanted)
     partitions = [p for group in topics.describe(topics.names()).values() for p in group]

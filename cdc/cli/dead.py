@@ -8,7 +8,7 @@ into quarantine are looked at and given up in the same way; what repairs them is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -34,7 +34,7 @@ from cdc.config import Pipeline, Unit
 from cdc.errors import ConfigError, DataError
 from cdc.quarantine import readable_row
 from schemas.registry import Registry
-from sinks.letters import DROPPED, REPLAYED, Ledger, Letter, LetterTopic, original
+from sinks.letters import DROPPED, REPLAYED, Ledger, Letter, LetterTopic, concerns, original
 from sinks.mapping import Selection
 from sinks.repair import Repair
 from sinks.replay import Replay, Verdict, batches, held_back
@@ -264,9 +264,8 @@ def _replayed(
                 out += told
                 if options.on_poison != "block_key" or any(v.state != REPLAYED for v in told):
                     break
-                keys = {(v.letter.record.topic, v.letter.key) for v in told}
                 ledger = topic.ledger(unit.context.name)
-                wanted = [one for one in ledger.open() if (one.record.topic, one.key) in keys]
+                wanted = list(_behind(ledger.open(), told))
                 if not wanted:
                     break
         finally:
@@ -274,6 +273,17 @@ def _replayed(
             work.close()
             target.close()
     return out
+
+
+def _behind(known: Iterable[Letter], told: Iterable[Verdict]) -> Iterator[Letter]:
+    """Yield the letters that had to wait for those in `told`."""
+    parts: dict[tuple[str, bytes | None], set[str]] = {}
+    for letter in (verdict.letter for verdict in told):
+        parts.setdefault((letter.record.topic, letter.key), set()).add(letter.record.part)
+    for letter in known:
+        ahead = parts.get((letter.record.topic, letter.key), ())
+        if any(concerns(letter.record.part, part) for part in ahead):
+            yield letter
 
 
 def _round(work: Replay, ledger: Ledger, wanted: Sequence[Letter]) -> list[Verdict]:

@@ -29,6 +29,7 @@ from schemas.table import TableSchema
 from schemas.wire import FRAME_BYTES, frame, schema_id
 from sinks.decode import DELETE, POISON, SKIP, TRUNCATE, UPSERT, Event
 from sinks.mapping import Selection, Tables
+from sinks.parts import Split
 from sinks.routes import Routes
 from sinks.topic_lookup import Lookups
 from sinks.values import text_of
@@ -87,7 +88,7 @@ def try_(
         lookups = Lookups(tables, pipeline.kafka, registry)
         try:
             trial = _Trial(selection, registry)
-            tried = [trial.run(message) for message in given]
+            tried = [told for message in given for told in trial.run(message)]
         finally:
             lookups.close()
     if json:
@@ -107,7 +108,7 @@ def _tables(pipeline: Pipeline, sink: str | None) -> Tables:
 
 def _topic(pipeline: Pipeline, selection: Selection, table: str) -> str:
     """Return the one topic of the sink that `table` means."""
-    taken = sorted(name for name in reach(pipeline.kafka) if selection.find(name) is not None)
+    taken = sorted(name for name in reach(pipeline.kafka) if selection.takes(name))
     found = [name for name in taken if name == table or fnmatchcase(name, f"*.{table}")]
     if table in found:
         return table
@@ -187,8 +188,8 @@ class _Trial:
         """Return how many would write at once: nobody does."""
         return 1
 
-    def run(self, message: Message) -> dict[str, Any]:
-        """Return what one record is and what becomes of it."""
+    def run(self, message: Message) -> list[dict[str, Any]]:
+        """Return what one record is and what becomes of it, for each table it goes to."""
         payload = message.value() or b""
         plain = self._decoder.payload(payload)
         told: dict[str, Any] = {
@@ -198,9 +199,11 @@ class _Trial:
             "before": _source_row(plain),
         }
         try:
-            return {**told, **_outcome(self._routes.read(message, payload))}
+            event = self._routes.read(message, payload)
         except Stop as error:
-            return {**told, "does": "stop", "reason": str(error), "hint": error.hint}
+            return [{**told, "does": "stop", "reason": str(error), "hint": error.hint}]
+        parts = event.parts if isinstance(event, Split) else (event,)
+        return [{**told, **_outcome(part)} for part in parts]
 
 
 def _source_row(plain: Any) -> Any:

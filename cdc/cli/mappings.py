@@ -6,7 +6,7 @@ type, a lookup or a function that is not there is found before a row comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cdc.brokers import topic_ids
@@ -17,9 +17,9 @@ from cdc.errors import CdcError
 from schemas.avro import table_schema
 from schemas.registry import Registry
 from schemas.subjects import Strategy
-from sinks.binding import MappedTable
 from sinks.debezium_record import is_debezium
-from sinks.mapping import Selection, Tables
+from sinks.mapping import Selection, TableMap, Tables
+from sinks.routes import Routes
 from sinks.topic_lookup import topic_lookups
 
 __all__ = ["mapping_findings"]
@@ -39,15 +39,20 @@ def mapping_findings(pipeline: Pipeline, unit: Unit) -> Iterator[Finding]:
     selection = Selection(tables)
     try:
         with Registry(pipeline.kafka.registry) as registry:
-            taken = [name for name in sorted(reach(pipeline.kafka, 5.0)) if selection.find(name)]
-            found = [_misfit(registry, selection, topic) for topic in taken]
+            there = reach(pipeline.kafka, 5.0)
+            taken = [name for name in sorted(there) if selection.takes(name)]
+            routes = Routes(selection, registry, _Workers(there, getattr(config, "workers", 1)))
+            found = [
+                one
+                for topic in taken
+                for one in _misfits(routes, selection.mappings(topic), topic, registry)
+            ]
             found += _missing(pipeline, tables)
     except CdcError as error:
         yield Finding("warn", "mapping", f"it could not be looked at: {error}", error.hint)
         return
-    wrong = [finding for finding in found if finding is not None]
-    yield from wrong
-    if not wrong:
+    yield from found
+    if not found:
         yield Finding("ok", "mapping", f"fits the tables that are in Kafka, {len(taken)}")
 
 
@@ -58,15 +63,34 @@ def _missing(pipeline: Pipeline, tables: Tables) -> Iterator[Finding]:
         yield Finding("warn", topic, "is to be looked up in, and there is no such topic")
 
 
-def _misfit(registry: Registry, selection: Selection, topic: str) -> Finding | None:
+class _Workers:
+    """How the topics will be spread over the workers of the sink."""
+
+    def __init__(self, topics: Mapping[str, int], workers: int) -> None:
+        self._topics = topics
+        self._workers = workers
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions `topic` has."""
+        return self._topics.get(topic, 1)
+
+    def writers(self, topic: str) -> int:
+        """Return how many workers may write the tables of `topic` at once."""
+        return min(self._workers, self.partitions(topic))
+
+
+def _misfits(
+    routes: Routes, mappings: Sequence[TableMap], topic: str, registry: Registry
+) -> Iterator[Finding]:
+    """Yield what of a topic's mappings does not fit its newest schema."""
     latest = registry.latest(f"{topic}-value")
-    mapping = selection.find(topic)
-    if latest is None or mapping is None or is_debezium(latest[1]):
-        return None
-    try:
-        MappedTable.bind(table_schema(latest[1]), topic, mapping)
-    except KeyError:
-        return Finding("warn", topic, "its records are no change envelopes")
-    except CdcError as error:
-        return Finding("fail", topic, str(error), error.hint)
-    return None
+    if latest is None or is_debezium(latest[1]):
+        return
+    for mapping in mappings:
+        try:
+            routes.bind(table_schema(latest[1]), topic, mapping)
+        except KeyError:
+            yield Finding("warn", topic, "its records are no change envelopes")
+            return
+        except CdcError as error:
+            yield Finding("fail", topic, str(error), error.hint)

@@ -140,9 +140,8 @@ class Judge:
         topic = self._topic(old.table)
         for sink in self._pipeline.sinks.values():
             config: Any = sink.config
-            mapping = Selection(config.tables).find(topic)
-            if mapping is not None:
-                rules = getattr(config, "schema_changes", SchemaChanges())
+            rules = getattr(config, "schema_changes", SchemaChanges())
+            for mapping in Selection(config.tables).mappings(topic):
                 for level, said in _at_sink(rules, mapping, topic, (old, new)):
                     yield _finding(level, sink.address, place, said)
 

@@ -84,7 +84,7 @@ def _spans(pipeline: Pipeline, unit: Unit, target: Target, wanted: tuple[str, st
     glob, to = wanted
     settings: Any = unit.config
     selection = Selection(settings.tables)
-    topics = Topics(pipeline.kafka, lambda topic: selection.find(topic) is not None)
+    topics = Topics(pipeline.kafka, selection.takes)
     names = [name for name in topics.names() if fnmatchcase(name, glob)]
     partitions = [p for group in topics.describe(names).values() for p in group]
     if not partitions:

@@ -21,7 +21,7 @@ from cdc.verify.scatter import scattered
 from cdc.verify.settle import Difference, differences, settle
 from schemas.table import TableId, TableSchema
 from sinks.binding import target_name
-from sinks.mapping import Selection
+from sinks.mapping import Selection, TableMap
 from sinks.passage import Passage
 from sinks.surplus import remove
 from sinks.target import Target
@@ -93,7 +93,7 @@ class Verification:
                 )
         settings: Any = sink.config
         self._selection = Selection(settings.tables)
-        self._topics = Topics(pipeline.kafka, lambda name: self._selection.find(name) is not None)
+        self._topics = Topics(pipeline.kafka, self._selection.takes)
         self._target: Target = sink.connector.offer("create")(sink.context, sink.config)
         self._target.open()
         positions = PositionsTopic(pipeline.kafka, pipeline.name)
@@ -108,11 +108,11 @@ class Verification:
     def run(self, globs: Sequence[str], tell: Tell, *, repair: bool) -> Iterator[Outcome]:
         """Yield how each table came out; ends at the first that nobody can tell of."""
         shared = self._shared()
-        for schema, topic in self._tables(globs):
+        for schema, topic, mapping in self._tables(globs):
             outcome = Outcome(str(schema.table), "")
             started = time.monotonic()
             try:
-                found = self._match(schema, topic, shared)
+                found = self._match(schema, topic, mapping, shared)
                 outcome.target = str(found.target.table)
                 _Table(self, found, outcome, tell).run(repair=repair)
             except Unavailable as error:
@@ -126,8 +126,8 @@ class Verification:
             if outcome.state == "unknown":
                 return
 
-    def _tables(self, globs: Sequence[str]) -> list[tuple[TableSchema, str]]:
-        """Return the source's tables that the sink takes, each with its topic."""
+    def _tables(self, globs: Sequence[str]) -> list[tuple[TableSchema, str, TableMap]]:
+        """Return the source's tables that the sink takes, each with its topic and mappings."""
         options = self._source.options
         if not isinstance(options, SourceOptions):
             raise TypeError(f"{self._source.address} is no source")
@@ -138,15 +138,16 @@ class Verification:
             topic = topic_name(self._source.context.name, schema.table, options.publish.topic)
             wanted = not globs or any(fnmatchcase(name, glob) for glob in globs)
             is_outbox = outbox is not None and name == outbox.table
-            if wanted and not is_outbox and self._selection.find(topic) is not None:
-                found.append((schema, topic))
+            if wanted and not is_outbox:
+                found += [(schema, topic, one) for one in self._selection.mappings(topic)]
         return found
 
-    def _match(self, schema: TableSchema, topic: str, shared: set[TableId]) -> Match:
+    def _match(
+        self, schema: TableSchema, topic: str, mapping: TableMap, shared: set[TableId]
+    ) -> Match:
         options = self._source.options
-        mapping = self._selection.find(topic)
-        if mapping is None or not isinstance(options, SourceOptions):
-            raise ConfigError(f"the sink takes no topic {topic}")
+        if not isinstance(options, SourceOptions):
+            raise TypeError(f"{self._source.address} is no source")
         found = match(schema, options.columns, topic, mapping)
         if found.target.table in shared:
             raise ConfigError(
@@ -160,10 +161,9 @@ class Verification:
         met: set[TableId] = set()
         shared: set[TableId] = set()
         for topic in self._topics.names():
-            mapping = self._selection.find(topic)
             _, *parts = topic_parts(topic)
-            if mapping is not None and len(parts) == 2:
-                table = target_name(TableId(*parts), topic, mapping.to)
+            for mapping in self._selection.mappings(topic) if len(parts) == 2 else ():
+                table = target_name(TableId(*parts), topic, mapping)
                 (shared if table in met else met).add(table)
         return shared
 

@@ -18,10 +18,12 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from cdc.errors import CdcError, ConfigError, TargetUnavailable
 from cdc.failpoints import FailpointHit, failpoint
 
-__all__ = ["ASIDE", "Store"]
+__all__ = ["ASIDE", "WRITER", "Store"]
 
 ASIDE = "_aside"
 """The folder of files that a rewind took out of the way, and their suffix: readers skip both."""
+WRITER = "_writer"
+"""The note of who wrote last."""
 _UNFINISHED = ".unfinished"
 
 
@@ -54,10 +56,14 @@ class Store:
         begin = len(self._root) + 1
         return [path[begin:] for path in found if not path[begin:].startswith(f"{ASIDE}/")]
 
-    def has(self, path: str) -> bool:
-        """Tell whether a file is still there."""
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file, None where there is none."""
         with self._named_errors():
-            return bool(self._files.exists(self._place(path)))
+            try:
+                content: bytes = self._files.cat_file(self._place(path))
+            except FileNotFoundError:
+                return None
+            return content
 
     def unfinished(self) -> list[str]:
         """Return the files of a killed worker that never got their name."""

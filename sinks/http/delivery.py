@@ -4,10 +4,10 @@
                                                │ refused: halved until it is one
                                                └ done: noted, and not sent again in this cut
 
-The `Idempotency-Key` of a change is its topic and its place in the source; it does not depend on
-the cut. That of a batch is made of those of its changes: the same batch has the same key, and one
-that was cut otherwise has another, so that a receiver who has seen one does not pass over the
-other; in it, each item carries its own.
+The `Idempotency-Key` of a change is its topic and its place in the source, and its table where the
+record goes to several; it does not depend on the cut. That of a batch is made of those of its
+changes: the same batch has the same key, and one that was cut otherwise has another, so that a
+receiver who has seen one does not pass over the other; in it, each item carries its own.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Delivery:
         self._batching = batching
         self._plans: dict[TableSchema, _Plan] = {}
         self._tables: dict[TableSchema, ChangeTable] = {}
-        self._done: dict[_Place, int] = {}
+        self._done: dict[tuple[str, int, str], int] = {}
         self._spans: dict[_Place, Span] = {}
         self._reached: dict[_Place, Cursor] = {}
 
@@ -201,7 +201,7 @@ class Delivery:
         """Send the changes of `step`. Raises `RowsRefused` for the first that is refused."""
         batch: list[_Item] = []
         for change in changes_of(step, self._tables):
-            if change.offset < self._done.get((change.topic, change.partition), 0):
+            if change.offset < self._done.get(_lane(change), 0):
                 continue
             try:
                 item = self._item(change)
@@ -239,10 +239,10 @@ class Delivery:
             self._note(item.change)
 
     def _note(self, change: Change) -> None:
+        self._done[_lane(change)] = change.offset + 1  # a lane's changes come in its order
         place = (change.topic, change.partition)
-        self._done[place] = change.offset + 1  # a partition's changes come in its order
         span = self._spans.get(place)
-        if span is not None:
+        if span is not None and not change.table.part:  # a further step may have its other tables
             self._reached[place] = change.behind(self._reached.get(place, span.start))
 
     def _joined(self, items: Sequence[_Item]) -> Request:
@@ -261,6 +261,10 @@ class Delivery:
         key = sha256(names.encode()).hexdigest()
         name = f"{method} {path} ({len(items)} changes)"
         return Request(method, path, name, key, orjson.dumps(body))
+
+
+def _lane(change: Change) -> tuple[str, int, str]:
+    return (change.topic, change.partition, change.table.part)
 
 
 def _refused(change: Change, error: DataError) -> RowsRefused:

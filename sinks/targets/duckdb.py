@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
@@ -128,13 +128,13 @@ class DuckdbTarget(DirectTarget[Connection, Table]):
         with file.used():
             return  # who began before the reservation had the file, and has ended
 
-    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+    def rehearse(self, transactions: Iterable[Sequence[Step]]) -> Mapping[int, DataError]:
         """Try the steps in order, and roll everything back.
 
         DuckDB has no savepoints: when a step is refused half-way, those that were taken are done
         again. (Rows with values that are none of their type are refused before anything is.)
         """
-        waiting: Sequence[tuple[int, Step]] = list(enumerate(steps))
+        waiting: Sequence[tuple[int, Step]] = list(enumerate(chain.from_iterable(transactions)))
         taken: list[Step] = []
         refused: dict[int, DataError] = {}
         while waiting:

@@ -7,10 +7,14 @@
 Why a change is in the files once: a file has its name, with the offsets it covers, only when it is
 whole, and the next range begins where the names end (`sinks/files/names.py`). There is no
 transaction over several files: each partition goes on by itself.
+
+The names are read again where a note beside the files says that another worker, or an operator,
+wrote them last. Two that look at it in the same moment may both write: a store has no lock.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -26,9 +30,10 @@ from sinks.changes import one_by_one
 from sinks.files.folders import By, Folders
 from sinks.files.formats import FORMATS, Kind
 from sinks.files.names import MARK, Chain, Name, chains, late_name
-from sinks.files.store import Store
+from sinks.files.store import WRITER, Store
 from sinks.journal import KEY
 from sinks.options import BUFFER_BYTES, BufferBytes, Topics
+from sinks.refusals import rehearsed
 from sinks.stored import VERSION, cursor_of, displaced
 from sinks.target import Barrier, Cursor, Span, Step, TopicPartition
 
@@ -86,6 +91,7 @@ class FilesTarget:
         self._every = config.every
         self._next = 0.0
         self._chains: dict[TopicPartition, Chain] | None = None
+        self._name = secrets.token_hex(16).encode()
 
     def open(self) -> None:
         """Read the names of all files."""
@@ -120,30 +126,34 @@ class FilesTarget:
         return out
 
     def place(self, cursors: Mapping[TopicPartition, Cursor | None]) -> None:
-        """Put files behind a cursor aside, or mark that offsets before it are passed over.
+        """Put files behind a cursor aside, and mark what the names do not say.
 
         A file is not cut: a cursor inside of its range goes to where the range begins.
         """
-        found = chains(self._store.find())
+        self._store.put(WRITER, self._name)
+        self._chains = dict(chains(self._store.find()))
         for partition, cursor in cursors.items():
-            chain = found.get(partition, Chain())
-            if cursor is None or (chain.cursor is not None and cursor.offset < chain.cursor.offset):
-                self._go_back(partition, chain, cursor)
-            else:
-                name = Name(partition, _begin(chain, cursor.offset), cursor, 1, 1, MARK)
-                self._store.put(str(name), b"")
+            self._place(partition, self._live().get(partition, Chain()), cursor)
         self._chains = dict(chains(self._store.find()))
 
-    def _go_back(self, partition: TopicPartition, chain: Chain, cursor: Cursor | None) -> None:
-        begins = []
-        for start, path in sorted(chain.files, reverse=True):
-            name = Name.read(path.rpartition("/")[2])
-            if cursor is None or name is None or name.end.offset > cursor.offset:
-                self._store.set_aside(path)
-                begins.append(start)
-        if cursor is not None and begins and min(begins) == min(start for start, _ in chain.files):
-            begin = Cursor(min(begins))  # nothing is left that says where
-            self._store.put(str(Name(partition, begin.offset, begin, 1, 1, MARK)), b"")
+    def _place(self, partition: TopicPartition, chain: Chain, cursor: Cursor | None) -> None:
+        """Move one cursor; wherever it ends on the way, nothing is passed over or kept twice."""
+        rows, marks = _split(chain.files)
+        aside = [file for file in rows if cursor is None or _end(file[1]) > cursor.offset]
+        mark = None
+        if cursor is not None and not aside:
+            begin = min(_begin(chain, cursor.offset), cursor.offset)
+            mark = str(Name(partition, begin, cursor, 1, 1, MARK))
+        elif cursor is not None and len(aside) == len(rows):
+            begin = min(start for start, _ in aside)  # nothing is left that says where
+            mark = str(Name(partition, begin, Cursor(begin), 1, 1, MARK))
+        if mark is not None:
+            self._store.put(mark, b"")
+        for path in [*(path for _, path in marks), *chain.leftovers]:
+            if path != mark:
+                self._store.remove(path)
+        for _, path in sorted(aside, reverse=True):
+            self._store.set_aside(path)
 
     def prepare(self, schema: TableSchema, *, known: bool = False) -> None:  # noqa: ARG002
         """Look at the columns; every file has those of its rows."""
@@ -155,7 +165,8 @@ class FilesTarget:
         failpoint("sink.before_stage")
         taken = self._taken(steps)
         failpoint("sink.before_cursor")
-        moved = [span for span in spans if not self._is_at(span)]
+        self._write_next()
+        moved = [span for span in spans if self._chain(span).cursor != span.start]
         if moved:
             raise displaced(len(moved))
         late, parts = self._encoded(taken, spans)
@@ -169,11 +180,17 @@ class FilesTarget:
     def _taken(self, steps: Iterable[Step]) -> list[tuple[TableSchema, Sequence[Cell]]]:
         return [(mapped.schema, row) for step in steps for mapped in step for row in mapped.upserts]
 
-    def _is_at(self, span: Span) -> bool:
-        chain = self._live().get(span.partition, Chain())
-        if chain.cursor != span.start:
-            return False
-        return not chain.files or self._store.has(chain.files[-1][1])
+    def _write_next(self) -> None:
+        """Leave the note that we write; read the names again where it was not ours."""
+        if not self._wrote_last():
+            self._store.put(WRITER, self._name)
+            self._chains = dict(chains(self._store.find()))
+
+    def _wrote_last(self) -> bool:
+        return self._store.read(WRITER) == self._name
+
+    def _chain(self, span: Span) -> Chain:
+        return self._live().get(span.partition, Chain())
 
     def _encoded(
         self, taken: Sequence[tuple[TableSchema, Sequence[Cell]]], spans: Sequence[Span]
@@ -200,9 +217,11 @@ class FilesTarget:
 
     def _extend(self, span: Span, parts: Sequence[_Content]) -> None:
         """Let the files of one range appear, or a mark where it has no rows."""
-        chain = self._live().get(span.partition, Chain())
+        chain = self._chain(span)
         if not parts and span.end == chain.cursor:
             return
+        if not self._wrote_last():
+            raise displaced(1)
         begin = _begin(chain, 0 if span.start is None else span.start.offset)
         for path in chain.leftovers:
             self._store.remove(path)
@@ -219,15 +238,9 @@ class FilesTarget:
         end = span.end.offset if parts else chain.rows_end
         self._live()[span.partition] = Chain(span.end, end, [*rows[-1:], *files])
 
-    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+    def rehearse(self, transactions: Iterable[Sequence[Step]]) -> Mapping[int, DataError]:
         """Return which steps hold rows that have no form in the files."""
-        refused: dict[int, DataError] = {}
-        for number, step in enumerate(steps):
-            try:
-                self._encoded(self._taken([step]), ())
-            except DataError as error:
-                refused[number] = error
-        return refused
+        return rehearsed(transactions, lambda step: self._encoded(self._taken([step]), ()))
 
     def meet(self, barrier: Barrier) -> Sequence[int]:
         """Raise: of changes one by one a truncation is one like others, and is not waited at."""
@@ -255,6 +268,12 @@ def _split(
     """Return files with rows, and marks."""
     marks = [file for file in files if file[1].endswith(f".{MARK}")]
     return [file for file in files if file not in marks], marks
+
+
+def _end(path: str) -> int:
+    """Return the offset behind the range of a file that is part of a chain."""
+    name = Name.read(path.rpartition("/")[2])
+    return 0 if name is None else name.end.offset
 
 
 def _record_of(schema: TableSchema, row: Sequence[Cell]) -> tuple[str, int, int]:

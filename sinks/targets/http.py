@@ -35,6 +35,7 @@ from sinks.kafka.cursors import CursorTopic, kafka_of
 from sinks.kafka.sole import SoleTarget, forget
 from sinks.mapping import Tables
 from sinks.options import BufferBytes, Topics
+from sinks.refusals import rehearsed
 from sinks.target import RowsRefused, Span, Step
 
 __all__ = ["Config", "HttpTarget", "check", "create", "drop"]
@@ -193,15 +194,9 @@ class HttpTarget(SoleTarget):
         except CdcError as error:
             _log.info("what was sent is sent again", reason=str(error))
 
-    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+    def rehearse(self, transactions: Iterable[Sequence[Step]]) -> Mapping[int, DataError]:
         """Return which steps cannot be told to the endpoint; nothing is sent."""
-        refused: dict[int, DataError] = {}
-        for number, step in enumerate(steps):
-            try:
-                self._live().judge(step)
-            except DataError as error:
-                refused[number] = error
-        return refused
+        return rehearsed(transactions, lambda step: self._live().judge(step))
 
     def _live(self) -> Delivery:
         if self._delivery is None:

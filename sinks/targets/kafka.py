@@ -11,6 +11,7 @@ whoever reads committed records never sees one of it.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -38,7 +39,7 @@ from sinks.kafka.records import Record, Records, avro_form, json_form
 from sinks.kafka.sole import SoleTarget, forget
 from sinks.mapping import Selection
 from sinks.options import BUFFER_BYTES, BufferBytes, Topics
-from sinks.refusals import vanished
+from sinks.refusals import rehearsed, vanished
 from sinks.target import Span, Step
 
 __all__ = ["Config", "KafkaTarget", "check", "create", "drop"]
@@ -119,7 +120,7 @@ class KafkaTarget(SoleTarget):
         self._tables[schema] = topic, Records(schema, form, skips=skips)
 
     def _refuse_circle(self, topic: str) -> None:
-        if self._own_cluster and Selection(self._config.tables).find(topic) is not None:
+        if self._own_cluster and Selection(self._config.tables).takes(topic):
             raise ConfigError(
                 f"sink {self._name} would read topic {topic}, which it writes",
                 hint="Name it otherwise with `topic:`, as `mirror.{schema}.{table}`.",
@@ -146,16 +147,9 @@ class KafkaTarget(SoleTarget):
             topic, records = self._tables[mapped.schema]
             yield from ((topic, record) for record in records.of(mapped))
 
-    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+    def rehearse(self, transactions: Iterable[Sequence[Step]]) -> Mapping[int, DataError]:
         """Return which steps cannot be written as records; nothing is sent."""
-        refused: dict[int, DataError] = {}
-        for number, step in enumerate(steps):
-            try:
-                for _ in self._records(step):
-                    continue
-            except DataError as error:
-                refused[number] = error
-        return refused
+        return rehearsed(transactions, lambda step: deque(self._records(step), 0))
 
 
 def _produce(producer: Producer, topic: str, record: Record) -> None:

@@ -47,7 +47,7 @@ from sinks.mariadb.table import Table
 from sinks.mariadb.transactions import SETTINGS, named_errors, rolled_back, savepoint, writing
 from sinks.options import BUFFER_BYTES, BufferBytes, Changes, Topics
 from sinks.policy import needs_one_worker
-from sinks.refusals import vanished
+from sinks.refusals import rehearsed, vanished
 from sinks.sql import parents_first
 from sinks.target import Step
 
@@ -200,18 +200,16 @@ class MariaDBTarget(DirectTarget[Connection, Table]):
         with self._named_errors():
             self._reservation.take(self._live())
 
-    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+    def rehearse(self, transactions: Iterable[Sequence[Step]]) -> Mapping[int, DataError]:
         """Try each step behind a savepoint of its own, and roll everything back."""
-        refused: dict[int, DataError] = {}
         connection = self._live()
+
+        def take(step: Step) -> None:
+            with savepoint(connection), self._named_errors():
+                self._write(connection, [step])
+
         with self._named_errors(), rolled_back(connection):
-            for number, step in enumerate(steps):
-                try:
-                    with savepoint(connection), self._named_errors():
-                        self._write(connection, [step])
-                except DataError as error:
-                    refused[number] = error
-        return refused
+            return rehearsed(transactions, take)
 
     def _write(self, connection: Connection, steps: Iterable[Step]) -> None:
         for step in steps:

@@ -38,6 +38,7 @@ from sinks.postgres.cursors import CursorTable
 from sinks.postgres.errors import translated
 from sinks.postgres.merge import Staged, StagedTable
 from sinks.postgres.preflight import findings
+from sinks.postgres.rehearsal import Rehearsal
 from sinks.postgres.rivals import LOCK_S, Rivals
 from sinks.refusals import vanished
 from sinks.sql import parents_first
@@ -240,20 +241,18 @@ class PostgresTarget:
                 self._rivals.end_silent(connection)
         return missing
 
-    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
-        """Try each step behind a savepoint of its own, and roll everything back."""
-        refused: dict[int, DataError] = {}
+    def rehearse(self, transactions: Iterable[Sequence[Step]]) -> Mapping[int, DataError]:
+        """Try the steps behind savepoints, and roll everything back."""
         connection = self._live()
+
+        def take(number: int, step: Step) -> None:
+            try:
+                self._merge(self._stage([step], number))
+            finally:
+                self._forget()
+
         with self._named_errors(), connection.transaction(force_rollback=True):
-            for number, step in enumerate(steps):
-                try:
-                    with self._named_errors(), connection.transaction():
-                        self._merge(self._stage([step], number))
-                except DataError as error:
-                    refused[number] = error
-                finally:
-                    self._forget()
-        return refused
+            return Rehearsal(connection, self._named_errors, take).refused(transactions)
 
     def _stage(self, steps: Iterable[Step], first: int = 0) -> list[list[Staged]]:
         connection = self._live()

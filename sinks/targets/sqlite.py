@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Literal
@@ -121,7 +122,7 @@ class SqliteTarget(DirectTarget[Connection, Table]):
         with self._named_errors(), rolled_back(connection):
             return  # who began before the reservation had the write lock, and has ended
 
-    def rehearse(self, steps: Iterable[Step]) -> Mapping[int, DataError]:
+    def rehearse(self, transactions: Iterable[Sequence[Step]]) -> Mapping[int, DataError]:
         """Try each step behind a savepoint of its own, and roll everything back.
 
         What a foreign key refuses is tried again behind the others as long as that helps: `apply`
@@ -130,7 +131,8 @@ class SqliteTarget(DirectTarget[Connection, Table]):
         refused: dict[int, DataError] = {}
         connection = self._live()
         with self._named_errors(), rolled_back(connection):
-            waiting = list(self._tried(connection, enumerate(steps), refused))
+            steps = enumerate(chain.from_iterable(transactions))
+            waiting = list(self._tried(connection, steps, refused))
             while waiting:
                 still = list(self._tried(connection, waiting, refused))
                 waiting = still if len(still) < len(waiting) else []

@@ -58,6 +58,7 @@ class Totals:
             "killed_at": len(self.kills),
             "distinct_states": len(self.states),
             "source_commits": self.commits,
+            "straight_copies": self.calls["target.fill"],
         }
 
 

@@ -19,6 +19,7 @@ import cdc.postgres.stream
 import cdc.publish
 import sinks.deadletter
 import sinks.postgres.rivals
+import sinks.postgres.straight
 import sinks.session
 import sinks.targets.postgres
 from cdc.connector import Context
@@ -27,7 +28,7 @@ from cdc.publish import PublishConfig, Publisher, Written
 from cdc.sources import postgres as source_module
 from cdc.worker import Command, SourceJob, run_source
 from schemas.plan import SourceName
-from simulation import broker, catalog, target, walsender
+from simulation import broker, catalog, staging, target, walsender
 from simulation.checker import PIPELINE, SINK, SOURCE
 from simulation.world import HERE, Clock, Process, call
 from sinks.job import SinkJob
@@ -223,8 +224,10 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     yield cdc.postgres.stream, "select", walsender.Select
     yield cdc.postgres.creation, "select", walsender.Select
     yield sinks.targets.postgres, "connect", target.Connection
-    yield sinks.targets.postgres, "StagedTable", target.StagedTable
+    yield sinks.targets.postgres, "StagedTable", staging.StagedTable
     yield sinks.targets.postgres, "Catalog", target.Catalog
+    yield sinks.postgres.straight, "_FEW", 1
+    yield sinks.postgres.straight, "_PAUSE", 1
     yield sinks.postgres.rivals, "connect", target.Connection
     yield sinks.postgres.rivals, "_log", SimpleNamespace(warning=lambda *_, **__: None)
     yield (

@@ -1,7 +1,8 @@
 """A twin of the target database: rows and the cursors table, in transactions.
 
 `sinks.targets.postgres.PostgresTarget` and its `CursorTable` run as they are; what they say about
-cursors is read from their SQL, conditions and all. Staging and merging are played on plain rows.
+cursors is read from their SQL, conditions and all. Staging and merging are played on plain rows, in
+`staging`; so is a COPY into a table itself, here.
 """
 
 from __future__ import annotations
@@ -15,12 +16,10 @@ from typing import Any, Self
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from cdc.errors import DataError
-from schemas.change import ABSENT, Cell
+from schemas.change import Cell
 from schemas.forms import read_copy
 from schemas.table import TableId, TableSchema
 from simulation.world import HERE, World, call
-from sinks.target import Mapped
 
 Rows = dict[tuple[Cell, ...], list[Cell]]
 Cursors = dict[tuple[str, int], tuple[Any, ...]]
@@ -175,6 +174,28 @@ class Connection:
                 return out
         raise AssertionError(f"the twin does not know this statement: {text}")
 
+    @contextmanager
+    def cursor(self) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(copy=self.copy)
+
+    @contextmanager
+    def copy(self, table: TableSchema) -> Iterator[SimpleNamespace]:
+        """Play a COPY into `table` itself: a key that is there refuses all."""
+        sent: list[bytes] = []
+        yield SimpleNamespace(write=sent.append)
+        self.fill(table, b"".join(sent).splitlines())
+
+    @call("target.fill")
+    def fill(self, table: TableSchema, lines: Sequence[bytes]) -> None:
+        self.alive()
+        rows = self.rows(table.table)
+        for line in lines:
+            row = list(read_copy(line).after or ())
+            key = tuple(row[place] for place in table.key_indexes())
+            if key in rows:
+                raise psycopg.errors.UniqueViolation(f"{key} is there already")
+            rows[key] = row
+
     def lock(self) -> Cursors:
         """Return the cursors to be changed; whoever holds them is waited for, but not for ever."""
         server = self.server
@@ -257,6 +278,7 @@ _ANSWERS: list[tuple[str, Callable[[Connection, str, _Given], _Told]]] = [
     ("CREATE TABLE IF NOT EXISTS", _create),
     ("CREATE SCHEMA", _nothing),
     ("SET CONSTRAINTS", _nothing),
+    ("EXPLAIN", _nothing),
     ("INSERT INTO", _insert),
     ("UPDATE", _update),
     ("SELECT topic, partition, topic_id", _read),
@@ -281,87 +303,3 @@ class Catalog:
 
     def parents(self, _tables: Any) -> Mapping[Any, Any]:
         return {}
-
-
-class Staged:
-    """What one step does to one table."""
-
-    def __init__(self, table: StagedTable, mapped: Mapped) -> None:
-        self.table = table
-        self.mapped = mapped
-        lines = getattr(mapped, "lines", ())
-        self.upserts = [*mapped.upserts, *(read_copy(line).after or () for line in lines)]
-        self.truncate = mapped.truncate
-        self.deletes = len(mapped.deletes)
-
-
-class StagedTable:
-    """Stands for `sinks.postgres.merge.StagedTable`."""
-
-    def __init__(self, _number: int, schema: TableSchema, existing: Any) -> None:
-        self.schema = schema
-        self.existing = existing
-        self._key = schema.key_indexes()
-        self.process = HERE.world.current
-
-    def open(self, connection: Connection) -> None:
-        connection.alive()
-
-    def create(self, connection: Connection, _staged: Staged) -> bool:
-        """New rows are written with the others."""
-        connection.alive()
-        return True
-
-    def fits(self, _existing: Any) -> bool:
-        return True
-
-    def stage(self, connection: Connection, mapped: Mapped, _step: int) -> Staged:
-        connection.alive()
-        return Staged(self, mapped)
-
-    @call("target.copy")
-    def flush(self, connection: Connection) -> None:
-        connection.alive()
-
-    def index(self, _connection: Connection) -> None:
-        """Nothing is slow here."""
-
-    def refused(self, _connection: Connection) -> dict[Any, str]:
-        """Every value fits."""
-        return {}
-
-    def forget(self) -> None:
-        """Nothing is queued."""
-
-    @call("target.truncate")
-    def truncate(self, connection: Connection) -> None:
-        connection.alive()
-        connection.rows(self.schema.table).clear()
-
-    @call("target.delete")
-    def delete(self, connection: Connection, staged: Staged) -> None:
-        connection.alive()
-        for key in staged.mapped.deletes:
-            connection.rows(self.schema.table).pop(tuple(key), None)
-
-    def complete(self, connection: Connection, staged: Staged) -> None:
-        """Take what moved rows lack from their old ones, while those are there."""
-        rows = connection.rows(self.schema.table)
-        for old, row in getattr(staged.mapped, "moves", ()):
-            if tuple(old) not in rows:
-                raise DataError("a row that changed its key lacks values, and its old row is gone")
-            staged.upserts.append(_filled(row, rows[tuple(old)]))
-
-    @call("target.merge")
-    def upsert(self, connection: Connection, staged: Staged) -> None:
-        connection.alive()
-        rows = connection.rows(self.schema.table)
-        for row in staged.upserts:
-            key = tuple(row[place] for place in self._key)
-            if ABSENT in row and key not in rows:
-                raise DataError("an update that carries some columns only finds no row")
-            rows[key] = _filled(row, rows.get(key, row))
-
-
-def _filled(row: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
-    return [was if is_ is ABSENT else is_ for is_, was in zip(row, old, strict=True)]

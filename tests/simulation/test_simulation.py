@@ -53,6 +53,7 @@ def test_no_history_of_a_hundred_thousand_steps_breaks_an_invariant() -> None:
     assert told["steps"] >= STEPS
     assert told["kills"] >= 100
     assert told["distinct_states"] >= 300
+    assert told["straight_copies"] >= 100
 
 
 def test_the_same_seed_gives_the_same_history() -> None:

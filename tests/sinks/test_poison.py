@@ -234,6 +234,47 @@ def test_a_violation_that_stays_is_isolated(
     assert "foreign key" in headers_of(letter)["cdc.reason"]
 
 
+DEFERRED = """
+CREATE TABLE items (id bigint PRIMARY KEY, name text);
+CREATE TABLE a_lines (
+    id bigint PRIMARY KEY,
+    item bigint CONSTRAINT has_item REFERENCES items DEFERRABLE INITIALLY DEFERRED)
+"""
+
+
+def owing(publisher: Publisher) -> None:
+    """Publish lines before their item, and one whose item never comes."""
+    lines = [insert(b"10", b"1"), insert(b"11", b"404"), insert(b"12", b"1")]
+    item = changes(1, insert(b"1", b"one"), first=3)
+    commit(publisher, piece(1, changes(1, *lines, schema=LINES), item))
+
+
+def test_who_breaks_a_deferred_constraint_is_isolated(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    sink = make_sink()
+    run_sql(sink, DEFERRED)
+    owing(publisher)
+    sink.start()
+    sink.wait_for("SELECT id FROM a_lines ORDER BY id", [(10,), (12,)])
+    [letter] = pipeline.read(f"{pipeline.name}.dead")
+    facts = headers_of(letter)
+    assert (facts["cdc.table"], facts["cdc.offset"]) == ("public.a_lines", "1")
+    assert '"has_item"' in facts["cdc.reason"]
+
+
+def test_who_breaks_a_deferred_constraint_is_named_where_the_sink_stops(
+    publisher: Publisher, make_sink: MakeSink
+) -> None:
+    sink = make_sink()
+    sink.on_poison = "stop"
+    run_sql(sink, DEFERRED)
+    owing(publisher)
+    stopped = str(sink.start().wait_to_fail())
+    assert "a_lines[0] at offset 1" in stopped
+    assert '"has_item"' in stopped
+
+
 def test_a_keyless_table_follows_inserts_updates_and_deletes(
     pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
 ) -> None:

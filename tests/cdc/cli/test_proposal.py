@@ -153,8 +153,7 @@ def test_a_proposal_is_a_comment_until_it_is_confirmed_and_then_binds() -> None:
     config: Any = made.sinks["copy"].config
     for source in (CUSTOMERS, ORDERS, odd):
         topic = f"shop.public.{source.table.name}"
-        mapping = Selection(config.tables).find(topic)
-        assert mapping is not None
+        [mapping] = Selection(config.tables).mappings(topic)
         assert MappedTable.bind(source, topic, mapping).schema.key
     assert "public.audit_log: no counterpart found" in text
 
@@ -178,7 +177,7 @@ def test_init_proposes_a_mapping_into_a_database_that_is_there(
         head + confirmed(marked + proposal), file, {"SHOP_URL": source, "TARGET_URL": target}
     )
     config: Any = found.sinks["copy"].config
-    [(topic, mapping)] = config.tables.items()
+    [(topic, [mapping])] = config.tables.items()
     assert (topic, mapping.to) == ("shop.public.customers", "public.clients")
     assert {name: field.source for name, field in mapping.fields.items()} == {
         "client_id": "id",

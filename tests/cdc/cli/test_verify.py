@@ -29,6 +29,7 @@ CREATE TABLE notes (note text, n int);
 ALTER TABLE notes REPLICA IDENTITY FULL;
 CREATE TABLE kept (id int PRIMARY KEY);
 CREATE TABLE hot (id int PRIMARY KEY, n int);
+CREATE TABLE parted (id int PRIMARY KEY, state text);
 INSERT INTO customers SELECT n, 'customer ' || n, date '2026-01-01' + n, now(), 0, n / 7.0,
     n / 10.0, n, 'c' || n, n % 2 = 0, gen_random_uuid(), decode(md5(n::text), 'hex'),
     jsonb_build_object('n', n, 'of', 1.10), ARRAY['a', n::text], interval '30 hours', 'glad'
@@ -40,6 +41,7 @@ INSERT INTO people SELECT n, 'p' || n, '2026-01-31 23:30+00', 'glad', CASE WHEN 
     'draft' ELSE 'open' END FROM generate_series(1, 90) n;
 INSERT INTO notes VALUES ('same', 1), ('same', 1), (NULL, NULL), ('other', 2);
 INSERT INTO kept VALUES (1);
+INSERT INTO parted VALUES (1, 'open'), (2, 'draft'), (3, 'open');
 INSERT INTO hot SELECT n, 0 FROM generate_series(1, 2000) n;
 """
 
@@ -67,6 +69,10 @@ class Shop:
         tables = {
             f"{topic}.people": people,
             f"{topic}.kept": {"soft_delete": "gone_at"},
+            f"{topic}.parted": [
+                {"to": "copy.whole"},
+                {"to": "copy.open", "where": "state == 'open'", "fields": {"id": "id"}},
+            ],
             f"{topic}.*": {"to": "copy.{table}"},
         }
         source = {"type": "postgres", "url": self.source, "tables": ["public.*"], "heartbeat": 0.2}
@@ -136,6 +142,7 @@ class Verify:
     def __init__(self, shop: Shop, cdc: Cdc) -> None:
         self._shop, self._cdc = shop, cdc
         self.code = 0
+        self.tables: list[dict[str, Any]] = []
 
     def __call__(self, table: str = "", *options: str) -> Any:
         chosen = ["--table", f"public.{table}"] if table else []
@@ -144,7 +151,8 @@ class Verify:
             "verify", *names, *chosen, *options, "-c", str(self._shop.config), "--json"
         )
         self.code = ended.code
-        tables = {one["source"]: one for one in json.loads(ended.out or "{}").get("tables", [])}
+        self.tables = json.loads(ended.out or "{}").get("tables", [])
+        tables = {one["source"]: one for one in self.tables}
         return tables[f"public.{table}"] if table and tables else tables or ended.err
 
 
@@ -158,7 +166,8 @@ def test_equal_tables_are_equal_whatever_is_in_them(verify: Verify) -> None:
     states = {name: (one["state"], one["reason"]) for name, one in tables.items()}
     kept = states.pop("public.kept")
     assert states == {
-        f"public.{name}": ("equal", "") for name in ("customers", "lines", "people", "notes", "hot")
+        f"public.{name}": ("equal", "")
+        for name in ("customers", "lines", "people", "notes", "hot", "parted")
     }
     assert verify.code == 0
     assert kept[0] == "refused"
@@ -217,6 +226,18 @@ def test_missing_and_surplus_rows_are_found_and_repaired(shop: Shop, verify: Ver
     assert (verify.code, repaired["state"], repaired["repaired"]) == (0, "repaired", 3)
     assert shop.has("SELECT count(*) FROM copy.lines") == [(100,)]
     assert verify("lines")["state"] == "equal"
+
+
+def test_each_table_of_a_topic_is_compared_and_repaired_by_its_own_mapping(
+    shop: Shop, verify: Verify
+) -> None:
+    shop.spoil("DELETE FROM copy.open WHERE id = 3; INSERT INTO copy.open VALUES (2)")
+    verify("parted")
+    found = {one["target"]: (one["state"], one["missing"], one["extra"]) for one in verify.tables}
+    assert found == {"copy.whole": ("equal", 0, 0), "copy.open": ("differs", 1, 1)}
+    verify("parted", "--repair")
+    assert [one["state"] for one in verify.tables] == ["equal", "repaired"]
+    assert shop.has("SELECT id FROM copy.open ORDER BY id") == [(1,), (3,)]
 
 
 def test_a_row_made_while_it_is_deleted_as_surplus_stays(shop: Shop, verify: Verify) -> None:

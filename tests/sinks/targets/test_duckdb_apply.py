@@ -101,7 +101,7 @@ def test_a_step_that_a_constraint_refuses_leaves_nothing_and_is_named(
         *upsert((b"4", ABSENT, b"1.00")),
         *upsert((b"5", b"jar", None)),
     ]
-    assert sorted(target.rehearse(steps)) == [1, 2, 3]
+    assert sorted(target.rehearse([steps])) == [1, 2, 3]
     with pytest.raises(DataError, match="CHECK"):
         target.apply(steps, [span(None, 1)])
     assert duckdb_file.rows(ITEMS.table) == []

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from schemas.change import Stamp
 from schemas.table import Column, Type
 from sinks.files.names import Name, chains
 from sinks.target import Cursor, CursorMoved, Span, TopicPartition
+from sinks.targets.files import FilesTarget
 from sinks.testing import SECOND, span
 
 # The chain of names
@@ -128,9 +130,9 @@ target.apply([*items(3, 4, 5), *items(2, partition=SECOND)], spans)
     [
         ("sink.before_stage=kill:2", [1], (3, None)),
         ("sink.before_cursor=kill:2", [1], (3, None)),
-        ("sink.before_commit=kill:2", [1], (3, None)),
-        ("sink.before_commit=kill:3", [1, 3], (3, None)),
-        ("sink.before_commit=kill:5", [1, 3, 4, 5], (8, None)),
+        ("sink.before_commit=kill:3", [1], (3, None)),
+        ("sink.before_commit=kill:4", [1, 3], (3, None)),
+        ("sink.before_commit=kill:6", [1, 3, 4, 5], (8, None)),
         ("sink.after_commit=kill:2", [1, 2, 3, 4, 5], (8, 4)),
     ],
 )
@@ -198,6 +200,21 @@ def test_a_rewind_before_the_oldest_file_does_not_begin_at_the_topics_start(stor
     assert offsets(store) == []
 
 
+def test_a_cursor_is_forgotten_wherever_it_was_put_before(store: Files) -> None:
+    target = store.open()
+    for place in (9, 50, 20):
+        target.place({PLACE: Cursor(place)})
+        assert store.open().cursors([PLACE]) == {PLACE: Cursor(place)}
+    target.apply(items(25), [Span(PLACE, Cursor(20), Cursor(30))])
+    target.place({PLACE: Cursor(28)})
+    assert target.cursors([PLACE]) == {PLACE: Cursor(9)}
+    target.place({PLACE: Cursor(40)})
+    target.place({PLACE: None})
+    assert store.open().cursors([PLACE]) == {PLACE: None}
+    target.apply(items(1), [span(None, 3)])
+    assert offsets(store) == [1]
+
+
 def test_offsets_an_operator_passes_over_are_no_gap(store: Files) -> None:
     target = store.open()
     target.apply(items(1), [span(None, 3)])
@@ -206,6 +223,37 @@ def test_offsets_an_operator_passes_over_are_no_gap(store: Files) -> None:
     target.apply(items(60), [Span(PLACE, Cursor(50), Cursor(70))])
     assert offsets(store) == [1, 60]
     assert store.open().cursors([PLACE]) == {PLACE: Cursor(70)}
+
+
+def test_a_worker_learns_that_another_wrote_and_goes_on_behind_it(store: Files) -> None:
+    first, second = store.open(), store.open()
+    first.apply(items(1), [span(None, 3)])
+    with pytest.raises(CursorMoved):
+        second.apply(items(1, 4), [span(None, 6)])
+    second.apply(items(4), [span(3, 6)])
+    with pytest.raises(CursorMoved):
+        first.apply(items(4, 7), [span(3, 9)])
+    assert offsets(store) == [1, 4]
+    assert store.open().cursors([PLACE]) == {PLACE: span(None, 6).end}
+
+
+def test_a_worker_that_stood_still_while_another_wrote_adds_nothing(
+    store: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen, successor = store.open(), store.open()
+    encoded = FilesTarget._encoded
+
+    def late(self: FilesTarget, *given: Any) -> Any:
+        files = encoded(self, *given)
+        if self is frozen:
+            successor.apply(items(1, 4), [span(None, 6)])
+        return files
+
+    monkeypatch.setattr(FilesTarget, "_encoded", late)
+    with pytest.raises(CursorMoved):
+        frozen.apply(items(1), [span(None, 3)])
+    assert offsets(store) == [1, 4]
+    assert store.open().cursors([PLACE]) == {PLACE: span(None, 6).end}
 
 
 def test_a_worker_learns_that_it_was_rewound(store: Files) -> None:

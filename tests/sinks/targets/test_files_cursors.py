@@ -8,10 +8,10 @@ import pytest
 
 from fix_files import Files
 from schemas.table import TableId
-from sinks.target import Cursor, CursorMoved, Step, Target
+from sinks.target import Step
 from sinks.targets.files import FilesTarget
 from sinks.testing_changes import CHANGES, changed, told
-from sinks.testing_cursors import PLACE, CursorContract, TargetSystem, span
+from sinks.testing_cursors import CursorContract
 
 
 class Journal:
@@ -39,28 +39,3 @@ class TestFiles(CursorContract):
 
     def rows_of(self, *ids: bytes) -> Iterable[Step]:
         return [step for i in ids for step in told(changed(int(i), i, b"row " + i, None))]
-
-    def test_of_two_workers_at_the_same_place_one_writes(
-        self, target: Target, system: TargetSystem
-    ) -> None:
-        """Names are read once, when a worker begins: who began before is not told."""
-        target.apply(self.rows_of(b"1"), [span(None, 7)])
-        other = self.opened(system)
-        with pytest.raises(CursorMoved):
-            other.apply(self.rows_of(b"9"), [span(None, 8)])
-        other.apply(self.rows_of(b"2"), [span(7, 8)])
-        assert self.ids(system) == [b"1", b"2"]
-
-    def test_an_operator_may_put_a_cursor_anywhere(self, target: Target) -> None:
-        """A file is not cut: inside of a range the cursor goes to where it begins."""
-        target.apply([], [span(None, 4)])
-        target.place({PLACE: None})
-        assert target.cursors([PLACE]) == {PLACE: None}
-        target.apply([], [span(None, 4)])
-        target.apply(self.rows_of(b"5"), [span(4, 7)])
-        target.place({PLACE: Cursor(6, None)})
-        assert target.cursors([PLACE]) == {PLACE: Cursor(0)}
-        with pytest.raises(CursorMoved):
-            target.apply([], [span(7, 8)])
-        target.place({PLACE: Cursor(9, None)})
-        assert target.cursors([PLACE]) == {PLACE: Cursor(9)}

@@ -105,7 +105,7 @@ def test_a_value_that_parquet_does_not_hold_is_refused_with_its_row(store: Files
             target.apply(batch, [span(None, 3)])
         key = (PLACE.topic.encode(), b"0", b"2")
         assert list(caught.value.rows) == [(schema.table, key)]
-        assert list(target.rehearse([*items(1), *batch])) == [1]
+        assert list(target.rehearse([[*items(1), *batch]])) == [1]
     assert store.names() == []
 
 
@@ -137,7 +137,8 @@ def test_a_table_without_the_column_of_the_folders_stops_the_sink(tmp_path: Path
 def test_changes_are_taken_one_by_one() -> None:
     config = Config.model_validate({"path": "x", "tables": {"a": {"to": "b"}, "!c": None}})
     assert isinstance(config.tables, dict)
-    assert (config.tables["a"].to, config.tables["a"].way) == ("b", "changes")
+    [table] = config.tables["a"]
+    assert (table.to, table.way) == ("b", "changes")
     for wrong in ({"mode": "history"}, {"key": ["id"]}):
         with pytest.raises(ValidationError, match="one by one"):
             Config.model_validate({"path": "x", "tables": {"a": wrong}})

@@ -143,7 +143,7 @@ class TestKafka(TargetContract):
             *upsert((b"x", b"bad key", None)),
             *upsert((b"1", ABSENT, b"1.00")),
         ]
-        assert sorted(target.rehearse(steps)) == [1, 2]
+        assert sorted(target.rehearse([steps])) == [1, 2]
         assert system.rows(ITEMS.table) == []
 
     def test_a_truncation_waits_until_every_partition_has_come_to_it(

@@ -64,7 +64,7 @@ def test_what_lay_in_staging_when_a_batch_was_refused_is_not_used_later(
     bad = Mapped(ITEMS, [(b"1", ABSENT, b"9.99"), (b"7", ABSENT, b"1.00")], [(b"2",)])
     with pytest.raises(DataError, match="no row to update"):
         target.apply([[bad]], [span(1, 2)])
-    assert sorted(target.rehearse([[bad], *upsert((b"1", ABSENT, b"2.00"))])) == [0]
+    assert sorted(target.rehearse([[[bad], *upsert((b"1", ABSENT, b"2.00"))]])) == [0]
     target.apply([[Mapped(ITEMS, [(b"1", b"pencil", ABSENT)], [])]], [span(1, 2)])
     assert maria_place.rows(ITEMS.table) == [(b"1", b"pencil", b"1.50"), TWO]
 
@@ -101,7 +101,7 @@ def test_a_rehearsal_finds_the_rows_that_constraints_refuse_and_no_others(
         [writes(CHILDREN, (b"1", b"7"))],
         [writes(PARENTS, (b"9", b"ann"))],
     ]
-    refused = target.rehearse(steps)
+    refused = target.rehearse([steps])
     assert sorted(refused) == [1, 3]
     assert "foreign key" in str(refused[1])
     assert "Duplicate entry" in str(refused[3])
@@ -177,7 +177,7 @@ def test_a_refusal_of_a_trigger_is_a_refusal_of_the_row(maria_place: Place) -> N
         "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 9999, MESSAGE_TEXT = 'no cups here'; END IF",
     )
     target = maria_place.open(ITEMS)
-    assert "no cups here" in str(target.rehearse([*upsert(ONE), *upsert(TWO)])[1])
+    assert "no cups here" in str(target.rehearse([[*upsert(ONE), *upsert(TWO)]])[1])
 
 
 # The server and the others who use it

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from cdc.connector import Context
-from cdc.errors import DataError
+from cdc.errors import DataError, TargetUnavailable
+from fix_pipeline import wait_until
 from schemas.table import Column, TableId, TableSchema, Type
-from sinks.postgres import straight
+from sinks.postgres import rivals, straight
 from sinks.target import CursorMoved, Mapped, RowsRefused, Step
+from sinks.targets import postgres
 from sinks.targets.postgres import Config, PostgresTarget, create
 from sinks.testing import span
 
@@ -33,6 +41,14 @@ CREATE TRIGGER merged AFTER UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION note
 """An INSERT … ON CONFLICT DO UPDATE counts as a statement of both kinds, a COPY does not."""
 
 
+def opened(url: str) -> PostgresTarget:
+    config = Config.model_validate({"url": url, "tables": ["shop.*"]})
+    target = create(Context("shop", "mirror"), config)
+    target.open()
+    target.prepare(TABLE)
+    return target
+
+
 class Place:
     """A database with the table, looked at with a connection of its own."""
 
@@ -42,18 +58,11 @@ class Place:
         self.connection.execute(MADE)
         self.connection.execute(NOTED)
         self.offset = 0
-        self.target = self.opened(url)
-
-    def opened(self, url: str) -> PostgresTarget:
-        config = Config.model_validate({"url": url, "tables": ["shop.*"]})
-        target = create(Context("shop", "mirror"), config)
-        target.open()
-        target.prepare(TABLE)
-        return target
+        self.target = opened(url)
 
     def open_anew(self) -> None:
         self.target.close()
-        self.target = self.opened(self.url)
+        self.target = opened(self.url)
 
     def apply(self, *created: int, changed: Sequence[int] = (), note: str = "new") -> None:
         self.write([[mapped(created, changed, note)]])
@@ -237,3 +246,78 @@ def test_a_batch_that_is_large_is_not_held_back(
     assert (set(place.rows), place.merges) == ({1, 2, 3, 4}, 1)
     place.apply(5, 6, 7)
     assert place.merges == 1
+
+
+ROOT = Path(__file__).parents[3]
+MANY = 20_000
+COUNTED = """
+CREATE TABLE counted (id bigint);
+CREATE FUNCTION count_row() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO counted VALUES (NEW.id); RETURN NULL; END $$;
+CREATE TRIGGER counted AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION count_row();
+"""
+COPYING = """
+SELECT count(*) FROM pg_stat_activity a JOIN pg_stat_progress_copy p USING (pid)
+WHERE a.datname = current_database() AND p.relid = 't'::regclass AND p.tuples_processed > 0
+"""
+WORKER = """
+import json, os, signal, sys
+sys.path[:0] = [".", "tests", "tests/sinks/targets"]
+import psycopg
+from sinks.testing import PLACE, span
+from test_postgres_straight import MANY, mapped, opened
+
+def write(copy, data, own=psycopg.Copy.write, left=[10]):
+    own(copy, data)
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+psycopg.Copy.write = write
+told = []
+for _ in range(2):
+    target = opened(sys.argv[1])
+    cursor = target.cursors([PLACE])[PLACE]
+    told.append(None if cursor is None else cursor.offset)
+    try:
+        target.apply([[mapped(range(MANY), note="frozen")]], [span(None, 9)])
+    except Exception as error:
+        told.append(type(error).__name__)
+    target.close()
+print(json.dumps(told))
+"""
+"""A worker that freezes in the middle of its COPY and, thawed, opens and tries once more."""
+
+
+@contextmanager
+def frozen(place: Place) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that holds the rows of a COPY half sent, and says no more."""
+    command = [sys.executable, "-c", WORKER, place.url]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as worker:
+        try:
+            seen = psutil.Process(worker.pid)
+            wait_until(lambda: seen.status() == psutil.STATUS_STOPPED, "the worker is frozen")
+            wait_until(lambda: place.asked(COPYING) == [(1,)], "rows of its COPY are in the table")
+            yield worker
+        finally:
+            worker.kill()
+
+
+def test_a_worker_frozen_in_the_middle_of_its_copy_is_replaced_and_adds_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgres._SETTINGS, "lock_timeout", "1s")
+    monkeypatch.setattr(rivals, "LOCK_S", 1)
+    place.connection.execute(COUNTED)
+    place.open_anew()
+    with frozen(place) as worker:
+        with pytest.raises(TargetUnavailable, match="held the cursors"):
+            place.apply(*range(MANY))
+        place.apply(*range(MANY))
+        place.apply(*range(MANY, MANY + FEW))
+        assert set(place.rows.values()) == {"new"}
+        psutil.Process(worker.pid).resume()
+        told = json.loads(worker.communicate(timeout=60)[0])
+    assert told == [None, "TargetUnavailable", 2, "CursorMoved"]
+    assert place.rows == dict.fromkeys(range(MANY + FEW), "new")
+    assert place.asked("SELECT count(*) FROM counted") == [(MANY + FEW,)]

@@ -89,7 +89,7 @@ def test_a_rehearsal_finds_the_row_that_points_nowhere_and_no_other(sqlite_file:
         [writes(PARENTS, (b"7", b"ann"))],
         [writes(PARENTS, (b"9", b"ann"))],
     ]
-    refused = target.rehearse(steps)
+    refused = target.rehearse([steps])
     assert sorted(refused) == [1, 3]
     assert "FOREIGN KEY" in str(refused[1])
     assert "UNIQUE" in str(refused[3])
@@ -113,7 +113,7 @@ def test_a_refusal_of_a_trigger_is_a_refusal_of_the_row(sqlite_file: File) -> No
         "BEGIN SELECT RAISE(ABORT, 'no cups here'); END",
     )
     target = sqlite_file.open(ITEMS)
-    assert "no cups here" in str(target.rehearse([*upsert(ONE), *upsert(TWO)])[1])
+    assert "no cups here" in str(target.rehearse([[*upsert(ONE), *upsert(TWO)]])[1])
 
 
 # The file
