@@ -31,6 +31,7 @@ from fix_pipeline import wait_until
 
 WARM = 100  # orders that make topic and schema before the clock runs
 PLAIN = {"CDC_EXECUTOR": "plain"}
+ARRIVING = {"sink": TableProgress, "rewrite": RewriteProgress}
 Side = Callable[[], Measured]
 Tell = Callable[[object], None]
 
@@ -244,9 +245,9 @@ def rewrite(bench: Bench, connect: Connect | None, number: int) -> tuple[list[Me
     targets = [bench.scene.database() for _ in range(2)]
     for target in targets:
         _make_old(target, WARM + bench.rows)
-    sides: list[Side] = [lambda: _our_sink(bench, ours, targets[0], old=True)]
+    sides: list[Side] = [lambda: _our_sink(bench, ours, targets[0], "rewrite")]
     if connect is not None:
-        sides.append(partial(_peer_sink, bench, connect, topic, targets[1], old=True))
+        sides.append(partial(_peer_sink, bench, connect, topic, targets[1], "rewrite"))
     found = bench.in_turn(number, sides)
     differs = _same_tables(targets[0], targets[1]) if connect is not None else ""
     for target in targets:
@@ -261,33 +262,25 @@ def _make_old(target: str, rows: int) -> None:
         connection.execute("VACUUM ANALYZE orders")
 
 
-def _our_sink(bench: Bench, pipeline: Pipeline, target: str, *, old: bool = False) -> Measured:
+def _our_sink(bench: Bench, pipeline: Pipeline, target: str, path: str = "sink") -> Measured:
     apply = bench.scene.pipeline(target, target, name=pipeline.name)
     with (
-        _arriving(target, old=old) as progress,
+        ARRIVING[path](target) as progress,
         bench.scene.worker(apply, "sink", "copy") as process,
     ):
-        return timed((_path(old=old), "tailrace"), progress, WARM + bench.rows, Clock([process]))
+        return timed((path, "tailrace"), progress, WARM + bench.rows, Clock([process]))
 
 
 def _peer_sink(
-    bench: Bench, connect: Connect, topic: str, target: str, *, old: bool = False
+    bench: Bench, connect: Connect, topic: str, target: str, path: str = "sink"
 ) -> Measured:
     name = bench.scene.name("jdbc")
-    with _arriving(target, old=old) as progress:
+    with ARRIVING[path](target) as progress:
         connect.create("sink", {"name": name, "topic": topic, **login(target)})
         clock = Clock([connect.process], alive=lambda: connect.running(name))
-        found = timed((_path(old=old), "debezium"), progress, WARM + bench.rows, clock)
+        found = timed((path, "debezium"), progress, WARM + bench.rows, clock)
     connect.delete(name)
     return found
-
-
-def _arriving(target: str, *, old: bool) -> TableProgress:
-    return RewriteProgress(target) if old else TableProgress(target)
-
-
-def _path(*, old: bool) -> str:
-    return "rewrite" if old else "sink"
 
 
 def _same_tables(ours: str, peers: str) -> str:
