@@ -61,15 +61,21 @@ class TableBusy(SourceUnavailable):
     """Somebody locks or changes the table just now; it is read later."""
 
 
-def settled(ask: Callable[[], _Found], enough: Callable[[_Found], bool]) -> _Found:
+def settled(
+    ask: Callable[[], _Found],
+    enough: Callable[[_Found], bool],
+    late: SourceUnavailable | None = None,
+    patience_s: float = _PATIENCE_S,
+) -> _Found:
     """Ask how far the server's tables are until that is `enough`, and return it.
 
-    A log has a transaction before the tables have it. Raises `TableBusy` when that lasts.
+    A log has a transaction before the tables have it. Raises `late`, or `TableBusy`, when that
+    lasts for more than `patience_s`.
     """
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not enough(found := ask()):
         if time.monotonic() > deadline:
-            raise TableBusy("the server has not committed all that its log has sent")
+            raise late or TableBusy("the server has not committed all that its log has sent")
         time.sleep(_PAUSE_S)  # a commit between log and table is over in milliseconds
     return found
 

@@ -12,13 +12,13 @@ purged in between the commit is a gap; a rollback needs nothing of it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 import msgspec
 
 from cdc.decode.binlogevents import Transaction
 from cdc.errors import SourceUnavailable, UnknownEvent
+from cdc.mariadb.chunks import settled
 from cdc.mariadb.connection import whole_guard
 from cdc.mariadb.lookback import Lookback
 from cdc.mariadb.position import PreparedXa
@@ -32,7 +32,7 @@ _MOST = 4_000
 _KEPT = 256
 """Each of them may have a file open."""
 
-_PATIENCE_S, _PAUSE_S = 10.0, 0.002
+_PATIENCE_S = 10.0
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -96,15 +96,18 @@ class Prepared:
 
     def settle(self, xid: str) -> None:
         """Wait until the tables have what a commit did that the log has already."""
-        catalog, deadline = self._lookback.catalog, time.monotonic() + _PATIENCE_S
+        catalog = self._lookback.catalog
+        late = SourceUnavailable(
+            f"the server has logged XA COMMIT {xid} and not carried it out",
+            hint=f"XA RECOVER tells whether it still is prepared: XA COMMIT {xid}",
+        )
         with whole_guard(catalog.login):
-            while xid in prepared_now(catalog.connection):
-                if time.monotonic() > deadline:
-                    raise SourceUnavailable(
-                        f"the server has logged XA COMMIT {xid} and not carried it out",
-                        hint=f"XA RECOVER tells whether it still is prepared: XA COMMIT {xid}",
-                    )
-                time.sleep(_PAUSE_S)  # a commit between log and table is over in milliseconds
+            settled(
+                lambda: prepared_now(catalog.connection),
+                lambda held: xid not in held,
+                late,
+                _PATIENCE_S,
+            )
 
     @property
     def _lookback(self) -> Lookback:
