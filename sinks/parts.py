@@ -18,7 +18,7 @@ from itertools import groupby
 from sinks.collapse import change_of
 from sinks.decode import DELETE, POISON, SKIP, TRUNCATE, Event
 
-__all__ = ["Split", "parts_of", "split", "table_by_table", "unfolded"]
+__all__ = ["Split", "all_parts", "parts_of", "split", "table_by_table", "unfolded"]
 
 _PART_BYTES = 400
 """What a further part adds to the size of a record: half of its overhead, for a lane doubles it."""
@@ -56,6 +56,11 @@ def split(events: Sequence[Event]) -> Split:
         error=first.error,
         parts=parts,
     )
+
+
+def all_parts(event: Event) -> tuple[Event, ...]:
+    """Return what `event` does to each table, also to one that its record leaves alone."""
+    return event.parts if isinstance(event, Split) else (event,)
 
 
 def parts_of(event: Event) -> Iterator[Event]:

@@ -36,7 +36,7 @@ from sinks.decode import DELETE, POISON, UPSERT, Event, poison
 from sinks.history import History, rows_of
 from sinks.letters import REPLAYED, Letter, LetterTopic, Record, concerns, original
 from sinks.mapping import Selection
-from sinks.parts import Split, parts_of, table_by_table
+from sinks.parts import all_parts, parts_of, table_by_table
 from sinks.routes import Routes, Schemas
 from sinks.target import Cursor, CursorMoved, Span, Target, TopicPartition
 from sinks.topics import Topics
@@ -88,7 +88,7 @@ def _owner(letter: Letter) -> object:
 def _meant(letter: Letter, event: Event) -> Event:
     """Return what a record does to the table that `letter` is of; all of it where it is of none."""
     part = letter.record.part
-    parts = event.parts if isinstance(event, Split) else (event,)
+    parts = all_parts(event)
     name = part or (letter.table if len(parts) > 1 else "")
     if not name or parts[0].schema is None:
         return event

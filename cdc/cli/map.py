@@ -29,7 +29,7 @@ from schemas.table import TableSchema
 from schemas.wire import FRAME_BYTES, frame, schema_id
 from sinks.decode import DELETE, POISON, SKIP, TRUNCATE, UPSERT, Event
 from sinks.mapping import Selection, Tables
-from sinks.parts import Split
+from sinks.parts import all_parts
 from sinks.routes import Routes
 from sinks.topic_lookup import Lookups
 from sinks.values import text_of
@@ -202,8 +202,7 @@ class _Trial:
             event = self._routes.read(message, payload)
         except Stop as error:
             return [{**told, "does": "stop", "reason": str(error), "hint": error.hint}]
-        parts = event.parts if isinstance(event, Split) else (event,)
-        return [{**told, **_outcome(part)} for part in parts]
+        return [{**told, **_outcome(part)} for part in all_parts(event)]
 
 
 def _source_row(plain: Any) -> Any:
