@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
-import yaml
 from confluent_kafka import TopicPartition as Place
 
 from cdc.errors import Stop
@@ -22,7 +16,8 @@ from cdc.kafka import admin_client, producer_client
 from cdc.publish import Publisher
 from debezium_records import field, struct, with_schema
 from fix_pipeline import Pipeline, wait_until
-from fix_sink import Sink, as_they_are, changes, commit, delete, insert, piece, update
+from fix_sink import Sink, as_they_are, delete, insert, update
+from fix_sink_commands import Mirror
 from schemas.change import Change, Op
 from sinks.targets import postgres
 
@@ -43,69 +38,21 @@ LONG = b"much too long"
 APPLIED = "SELECT count(*) FROM audit WHERE name = 'much too long'"
 
 
-class Dead:
+class Dead(Mirror):
     """A sink whose target takes short names only, and the commands on its letters."""
 
     def __init__(self, sink: Sink, cdc: Cdc, publisher: Publisher, folder: Path) -> None:
-        self.sink, self.pipeline, self._cdc, self._publisher = sink, sink.pipeline, cdc, publisher
-        self.topic = f"{sink.pipeline.name}.dead"
-        self.file = folder / "tailrace.yaml"
-        self._commits = 0
+        super().__init__(sink, publisher, cdc, folder)
         self.execute(NARROW)
         self.write()
 
     def write(self, **options: Any) -> None:
         """Write the pipeline file for a sink with these options."""
-        kafka = self.pipeline.kafka
-        tables = as_they_are(self.pipeline)
-        mirror = {"type": "postgres", "url": self.sink.url, "tables": tables}
-        pipeline = {
-            "pipeline": self.pipeline.name,
-            "kafka": {"bootstrap": kafka.bootstrap, "registry": kafka.registry.url},
-            "metrics": {"port": None},
-            "sinks": {"mirror": {**mirror, **options}},
-        }
-        self.file.write_text(yaml.safe_dump(pipeline))
-
-    def execute(self, *statements: str) -> None:
-        with psycopg.connect(self.sink.url, autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement)
-
-    def change(self, *items: Any) -> None:
-        """Commit one source transaction."""
-        self._commits += 1
-        commit(self._publisher, piece(self._commits, changes(self._commits, *items)))
-
-    def run(self, *arguments: str) -> Any:
-        """Run `cdc dead …` here."""
-        return self._cdc("dead", *arguments, "-c", str(self.file))
+        self.configure(as_they_are(self.pipeline), **options)
 
     def states(self, *arguments: str) -> list[str]:
         """Replay and return what became of each letter."""
-        told = self.run("replay", "mirror", *arguments, "--json").json()["letters"]
-        return [one["state"] for one in told]
-
-    def open(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.run("list", "mirror", "--json").json()["letters"]
-        return found
-
-    def killed(self, point: str, *arguments: str) -> None:
-        """Run a command in a process that dies at `point`."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "cdc", *arguments, "-c", str(self.file)],
-            env={**os.environ, "CDC_FAILPOINTS": f"{point}=kill"},
-            timeout=60,
-            capture_output=True,
-            check=False,
-        )
-        assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-        gone = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'tailrace/%'"
-        self.sink.wait_for(gone, [(0,)])
-
-    def raw(self) -> int:
-        """How many records the topic of the letters holds."""
-        return len(self.pipeline.read(self.topic))
+        return [one["state"] for one in self.replay(*arguments)]
 
 
 @pytest.fixture
@@ -118,21 +65,21 @@ def dead(
 def test_letters_are_listed_and_shown_with_record_bytes_and_reason(dead: Dead) -> None:
     dead.change(insert(b"1", b"short"), insert(b"2", LONG), insert(b"3", LONG))
     dead.sink.start().wait_for(ALL, [(1, "short")])
-    listed = dead.run("list", "mirror", "--json").json()
+    listed = dead.run("dead", "list", "mirror", "--json").json()
     [summed] = listed["sums"]
     assert (summed["topic"], summed["letters"], listed["open"]) == (dead.pipeline.topic(), 2, 2)
     assert [one["key"] for one in listed["letters"]] == [{"id": 2}, {"id": 3}]
-    assert "too long" in dead.run("list", "mirror").out
-    assert dead.run("list", "mirror", "--key", "3", "--json").json()["open"] == 1
-    shown = dead.run("show", "mirror", f"{dead.topic}-0-0", "--json").json()
+    assert "too long" in dead.run("dead", "list", "mirror").out
+    assert dead.run("dead", "list", "mirror", "--key", "3", "--json").json()["open"] == 1
+    shown = dead.run("dead", "show", "mirror", f"{dead.letter_topic}-0-0", "--json").json()
     [record] = [m for m in dead.pipeline.read(dead.pipeline.topic()) if m.offset() == 1]
     assert bytes.fromhex(shown["value_hex"]) == record.value()
     assert bytes.fromhex(shown["key_hex"]) == record.key()
     assert shown["value"]["after"] == {"id": 2, "name": "much too long"}
     assert (shown["state"], shown["offset"]) == ("open", 1)
     assert "too long" in shown["reason"]
-    assert "much too long" in dead.run("show", "mirror", "0").out
-    unknown = dead.run("show", "mirror", "77")
+    assert "much too long" in dead.run("dead", "show", "mirror", "0").out
+    unknown = dead.run("dead", "show", "mirror", "77")
     assert (unknown.code, "no letter 77" in unknown.err) == (2, True)
 
 
@@ -140,7 +87,7 @@ def test_a_repaired_target_takes_each_letter_once_while_the_sink_works(dead: Dea
     dead.change(insert(b"1", b"short"), *(insert(b"%d" % n, LONG) for n in range(2, 6)))
     dead.sink.start().wait_for(ALL, [(1, "short")])
     end = len(dead.pipeline.read(dead.pipeline.topic()))
-    refused = dead.run("replay", "mirror", "--json")
+    refused = dead.run("dead", "replay", "mirror", "--json")
     assert refused.code == 1
     assert {one["state"] for one in refused.json()["letters"]} == {"refused"}
     dead.execute(WIDEN)
@@ -176,11 +123,11 @@ def test_a_letter_whose_row_was_changed_since_is_superseded_and_can_be_dropped(d
     dead.execute(WIDEN)
     assert dead.states() == ["superseded", "superseded", "replayed"]
     dead.sink.wait_for(ALL, [(1, "newer"), (3, "much too long")])
-    assert "add --yes" in dead.run("drop", "mirror").out
+    assert "add --yes" in dead.run("dead", "drop", "mirror").out
     assert len(dead.open()) == 2
-    assert dead.run("drop", "mirror", "--yes").code == 0
+    assert dead.run("dead", "drop", "mirror", "--yes").code == 0
     assert dead.open() == []
-    assert dead.run("show", "mirror", "0", "--json").json()["state"] == "dropped"
+    assert dead.run("dead", "show", "mirror", "0", "--json").json()["state"] == "dropped"
 
 
 def test_a_truncation_supersedes_the_letters_before_it(dead: Dead) -> None:
@@ -245,7 +192,7 @@ def test_a_letter_whose_record_left_the_topic_is_not_applied(dead: Dead) -> None
     dead.execute(WIDEN)
     admin, place = admin_client(dead.pipeline.kafka), Place(dead.pipeline.topic(), 0, 2)
     admin.delete_records([place])[place].result(10)
-    told = dead.run("replay", "mirror", "--json").json()["letters"]
+    told = dead.replay()
     assert told[0]["state"] == "superseded"
     assert "no longer holds its record" in told[0]["reason"]
 
@@ -275,7 +222,7 @@ def test_block_key_keeps_the_order_of_a_key_across_a_restart(
     again.start().wait_for(ALL, [(2, "free"), (3, "free")])
     reasons = [one["reason"] for one in dead.open()]
     assert ["waits behind" in reason for reason in reasons] == [False, True, True]
-    late = dead.run("replay", "mirror", "1", "--json").json()["letters"]
+    late = dead.replay("1")
     assert late[0]["state"] == "held"
     assert dead.states() == ["refused"] * 3
     dead.execute(WIDEN)
@@ -290,7 +237,7 @@ def test_dropping_the_letters_of_a_blocked_key_lets_it_go_on(dead: Dead) -> None
     dead.sink.on_poison = "block_key"
     dead.change(insert(b"1", LONG), insert(b"2", b"free"))
     dead.sink.start().wait_for(ALL, [(2, "free")])
-    assert dead.run("drop", "mirror", "--yes").code == 0
+    assert dead.run("dead", "drop", "mirror", "--yes").code == 0
     dead.change(insert(b"1", b"anew"))
     dead.sink.wait_for(ALL, [(1, "anew"), (2, "free")])
 
@@ -330,9 +277,11 @@ def test_a_worker_killed_around_its_letters_leaves_each_once(
 def test_a_letter_is_repaired_by_an_expression_and_applied(dead: Dead) -> None:
     dead.change(insert(b"1", b"short"), insert(b"2", LONG), insert(b"3", LONG))
     dead.sink.start().wait_for(ALL, [(1, "short")])
-    wrong = dead.run("replay", "mirror", "--fix", '{"id": 9}')
+    wrong = dead.run("dead", "replay", "mirror", "--fix", '{"id": 9}')
     assert (wrong.code, "id is a column of the key" in wrong.err) == (2, True)
-    still = dead.run("replay", "mirror", "--key", "3", "--fix", '{"name": name + "!"}', "--json")
+    still = dead.run(
+        "dead", "replay", "mirror", "--key", "3", "--fix", '{"name": name + "!"}', "--json"
+    )
     assert [one["state"] for one in still.json()["letters"]] == ["refused"]
     assert dead.states("--key", "3", "--fix", '{"name": name.substring(0, 4)}') == ["replayed"]
     assert dead.sink.query(ALL) == [(1, "short"), (3, "much")]

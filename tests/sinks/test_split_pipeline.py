@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
-import yaml
 
 from cdc.publish import Publisher
 from fix_pipeline import wait_until
-from fix_sink import Sink, changes, commit, delete, insert, piece, update
+from fix_sink import Sink, delete, insert, update
+from fix_sink_commands import Mirror
 from schemas.change import ABSENT, Change, Op
 
 if TYPE_CHECKING:
@@ -50,73 +45,31 @@ ALL = (
 TIMES = "SELECT of, count(*) FROM crm.audit GROUP BY of ORDER BY of"
 
 
-class Twofold:
+class Twofold(Mirror):
     """A topic that goes to two tables, the second of which takes short names only."""
 
     def __init__(self, publisher: Publisher, make_sink: MakeSink, cdc: Cdc, folder: Path) -> None:
-        self._publisher, self._make_sink, self._cdc = publisher, make_sink, cdc
-        self._commits = 0
-        self.sink = make_sink()
-        self.pipeline = self.sink.pipeline
+        super().__init__(make_sink(), publisher, cdc, folder)
+        self._make_sink = make_sink
         self.topic = self.pipeline.topic()
-        self.dead = f"{self.pipeline.name}.dead"
-        self.file = folder / "tailrace.yaml"
         self.write(PARTS)
         self.execute(NARROW)
 
     def write(self, parts: list[dict[str, Any]]) -> None:
         """Write the pipeline file, and begin with a new sink."""
-        kafka = self.pipeline.kafka
         tables = {self.topic: parts}
-        pipeline = {
-            "pipeline": self.pipeline.name,
-            "kafka": {"bootstrap": kafka.bootstrap, "registry": kafka.registry.url},
-            "metrics": {"port": None},
-            "sinks": {"mirror": {"type": "postgres", "url": self.sink.url, "tables": tables}},
-        }
-        self.file.write_text(yaml.safe_dump(pipeline))
+        self.configure(tables)
         self.sink = self._make_sink(tables=tables)
-
-    def execute(self, *statements: str) -> None:
-        with psycopg.connect(self.sink.url, autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement)
-
-    def change(self, *items: Change) -> None:
-        """Commit one source transaction."""
-        self._commits += 1
-        commit(self._publisher, piece(self._commits, changes(self._commits, *items)))
-
-    def run(self, *arguments: str) -> Any:
-        """Run a command on the pipeline file here."""
-        return self._cdc(*arguments, "-c", str(self.file))
 
     def states(self, *arguments: str) -> list[tuple[int, str, str]]:
         """Replay letters; return offset and table of each, and what became of it."""
         known = {one["letter"]: (one["offset"], one["table"]) for one in self.open()}
-        told = self.run("dead", "replay", "mirror", *arguments, "--json").json()["letters"]
+        told = self.replay(*arguments)
         return sorted((*known[one["letter"]], one["state"]) for one in told)
-
-    def open(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.run("dead", "list", "mirror", "--json").json()["letters"]
-        return found
-
-    def killed(self, point: str, *arguments: str) -> None:
-        """Run a command in a process that dies at `point`."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "cdc", *arguments, "-c", str(self.file)],
-            env={**os.environ, "CDC_FAILPOINTS": f"{point}=kill"},
-            timeout=60,
-            capture_output=True,
-            check=False,
-        )
-        assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-        gone = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'tailrace/%'"
-        self.sink.wait_for(gone, [(0,)])
 
     def letters(self, count: int) -> None:
         """Wait for as many records in the topic of letters."""
-        wait_until(lambda: len(self.pipeline.read(self.dead)) == count, f"{count} letters")
+        wait_until(lambda: self.raw() == count, f"{count} letters")
 
 
 @pytest.fixture
@@ -146,7 +99,7 @@ def test_a_refused_part_is_a_letter_of_its_own_and_is_replayed_alone(twofold: Tw
     twofold.change(insert(b"1", b"short"), insert(b"2", LONG))
     applied = [("items", 1, "short"), ("items", 2, "much too long"), ("shorts", 1, "short")]
     twofold.sink.start().wait_for(ALL, applied)
-    [letter] = twofold.pipeline.read(twofold.dead)
+    [letter] = twofold.pipeline.read(twofold.letter_topic)
     headers: Any = dict(letter.headers() or ())
     assert (headers["cdc.table"], headers["cdc.part"]) == (b"crm.shorts", b"crm.shorts")
     twofold.execute(WIDEN)
@@ -196,7 +149,7 @@ def test_a_letter_of_a_table_that_the_mapping_lost_is_not_applied_to_another(
     twofold.letters(1)
     twofold.sink.stop()
     twofold.write(PARTS[:1])
-    told = twofold.run("dead", "replay", "mirror", "--json").json()["letters"]
+    told = twofold.replay()
     assert (told[0]["state"], "no table crm.shorts any more" in told[0]["reason"]) == (
         "refused", True,
     )  # fmt: skip
@@ -218,7 +171,7 @@ def test_a_worker_that_is_killed_leaves_each_row_once_in_each_table(
     )
     assert twofold.sink.query(TIMES) == [("items", 4), ("shorts", 2)]
     assert [(one["offset"], one["table"]) for one in twofold.open()] == [(1, "crm.shorts")]
-    assert len(twofold.pipeline.read(twofold.dead)) == 1
+    assert twofold.raw() == 1
 
 
 def test_rows_histories_and_journals_are_kept_side_by_side(twofold: Twofold) -> None:
