@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
+import msgspec
 import psycopg
 import pytest
 
@@ -22,7 +23,7 @@ from schemas.table import TableSchema
 from sinks.applier import Applied
 from sinks.job import SinkJob, SinkStatus
 from sinks.mapping import Selection
-from sinks.targets.postgres import Config, create
+from sinks.targets import postgres
 from sinks.topic_lookup import Lookups
 from sinks.worker import run_sink
 
@@ -117,18 +118,20 @@ class Told:
         return sum(batch.rows for batch in self.batches)
 
 
-class Sink:
-    """One sink worker; `run` in a thread, or let a test call it."""
+class Running:
+    """A sink worker into any target; `start` it in a thread, or let a test call it.
 
-    def __init__(self, pipeline: Pipeline, url: str, **options: Any) -> None:
+    `target` is the target's module, and `options` are those of its `Config`.
+    """
+
+    def __init__(self, pipeline: Pipeline, context: Context, target: Any, **options: Any) -> None:
         self.pipeline = pipeline
-        self.url = url
-        tables = options.pop("tables", [f"{pipeline.source}.*"])
-        self.config = Config.model_validate({"url": url, "tables": tables, **options})
-        self.context = Context(pipeline.name, "mirror")
-        self.on_poison: OnPoison = "dead_letter"
+        self.context = context
+        given = {"tables": [f"{pipeline.source}.*"], **options}
+        self.config = target.Config.model_validate(given)
         self.asked, self.told = Asked(), Told()
         self.failed: BaseException | None = None
+        self._target = target
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -136,20 +139,17 @@ class Sink:
         return SinkJob(
             context=self.context,
             kafka=self.pipeline.kafka,
-            target=lambda: create(self.context, self.config),
+            target=lambda: self._target.create(self.context, self.config),
             selection=Selection(self.config.tables),
             schemas=self.pipeline.registry,
             control=self.asked,
             reporter=self.told,
             stop=self._stop.is_set,
             back_off=self.told.rests,
-            workers=self.config.workers,
             buffer_bytes=self.config.buffer_bytes,
-            on_poison=self.on_poison,
-            lookups=Lookups(self.config.tables, self.pipeline.kafka, self.pipeline.registry),
         )
 
-    def start(self) -> Sink:
+    def start(self) -> Self:
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -167,6 +167,28 @@ class Sink:
             self._thread.join(30)
             assert not self._thread.is_alive(), "the sink does not stop"
 
+    def check(self) -> None:
+        """Fail where the worker has failed."""
+        if self.failed is not None:
+            raise AssertionError("the sink failed") from self.failed
+
+
+class Sink(Running):
+    """One sink worker into Postgres."""
+
+    def __init__(self, pipeline: Pipeline, url: str, **options: Any) -> None:
+        super().__init__(pipeline, Context(pipeline.name, "mirror"), postgres, url=url, **options)
+        self.url = url
+        self.on_poison: OnPoison = "dead_letter"
+
+    def job(self) -> SinkJob:
+        return msgspec.structs.replace(
+            super().job(),
+            workers=self.config.workers,
+            on_poison=self.on_poison,
+            lookups=Lookups(self.config.tables, self.pipeline.kafka, self.pipeline.registry),
+        )
+
     def query(self, text: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as connection:
             return connection.execute(text).fetchall()
@@ -175,8 +197,7 @@ class Sink:
         """Wait until the query returns `wanted`; a worker that failed says why."""
 
         def arrived() -> bool:
-            if self.failed is not None:
-                raise AssertionError("the sink failed") from self.failed
+            self.check()
             try:
                 self.found: object = self.query(text)
             except psycopg.errors.UndefinedTable:
@@ -254,3 +275,18 @@ def make_sink(pipeline: Pipeline, pg_database: str) -> Iterator[Callable[..., Si
     yield make
     for sink in made:
         sink.stop()
+
+
+@pytest.fixture
+def run_into(pipeline: Pipeline) -> Iterator[Callable[..., Running]]:
+    """Start workers of a sink `crm`, each into the target whose module is given."""
+    made: list[Running] = []
+
+    def start(target: Any, **options: Any) -> Running:
+        context = Context(pipeline.name, "crm", pipeline.kafka)
+        made.append(Running(pipeline, context, target, **options))
+        return made[-1].start()
+
+    yield start
+    for running in made:
+        running.stop()

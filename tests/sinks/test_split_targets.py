@@ -4,114 +4,67 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb as engine
 import pytest
 
-from cdc.connector import Context
 from cdc.errors import TargetUnavailable
 from cdc.publish import Publisher
 from fix_files import Files
 from fix_http import Receiver
 from fix_pipeline import Pipeline, wait_until
-from fix_sink import Asked, Told, changes, commit, delete, insert, piece, update
+from fix_sink import Running, changes, commit, delete, insert, piece, update
 from sinks.files.store import Store
-from sinks.job import SinkJob
-from sinks.mapping import Selection
 from sinks.targets import duckdb, files, http, kafka, sqlite
-from sinks.worker import run_sink
 
 PARTS: list[dict[str, Any]] = [
     {"to": "items"},
     {"to": "seen", "where": "name != 'hidden'", "fields": {"id": "id", "label": "name"}},
 ]
+Run = Callable[..., Running]
 ENDS = "SELECT id, name FROM items ORDER BY id", "SELECT id, label FROM seen ORDER BY id"
 ITEMS, SEEN = [(1, "two"), (3, "hidden")], [(1, "two")]
 
 
-class Running:
-    """The worker of a sink into any target, in a thread."""
-
-    def __init__(self, pipeline: Pipeline, target: Any, **options: Any) -> None:
-        config = target.Config.model_validate({"tables": {pipeline.topic(): PARTS}, **options})
-        context = Context(pipeline.name, "crm", pipeline.kafka)
-        self.told = Told()
-        self._failed: BaseException | None = None
-        self._stop = threading.Event()
-        self._job = SinkJob(
-            context=context,
-            kafka=pipeline.kafka,
-            target=lambda: target.create(context, config),
-            selection=Selection(config.tables),
-            schemas=pipeline.registry,
-            control=Asked(),
-            reporter=self.told,
-            stop=self._stop.is_set,
-            back_off=lambda _: 0.05,
-            buffer_bytes=config.buffer_bytes,
-        )
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            run_sink(self._job)
-        except BaseException as error:  # noqa: BLE001 - the test looks at it
-            self._failed = error
-
-    def end(self) -> None:
-        """Wait until all changes were applied, and stop."""
-
-        def done() -> bool:
-            if self._failed is not None:
-                raise AssertionError("the sink failed") from self._failed
-            return bool(self.told.batches) and self.told.last.lag_rows == 0
-
-        wait_until(done, "every change is applied")
-        self.stop()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-
-
 @pytest.fixture
-def run(pipeline: Pipeline, publisher: Publisher) -> Iterator[Callable[..., Running]]:
+def run(pipeline: Pipeline, publisher: Publisher, run_into: Run) -> Run:
     """Publish a few changes, and start a sink for them."""
     first = changes(1, insert(b"1", b"one"), insert(b"2", b"two"), insert(b"3", b"three"))
     second = changes(2, update(b"1", b"two"), delete(b"2", None), update(b"3", b"hidden"))
     commit(publisher, piece(1, first), piece(2, second))
-    made: list[Running] = []
-
-    def make(target: Any, **options: Any) -> Running:
-        made.append(Running(pipeline, target, **options))
-        return made[-1]
-
-    yield make
-    for running in made:
-        running.stop()
+    return partial(run_into, tables={pipeline.topic(): PARTS})
 
 
-def test_a_sqlite_file_has_both_tables(run: Callable[..., Running], tmp_path: Path) -> None:
-    run(sqlite, path=str(tmp_path / "a.db")).end()
+def finish(running: Running) -> None:
+    """Wait until all changes were applied, and stop."""
+
+    def done() -> bool:
+        running.check()
+        return bool(running.told.batches) and running.told.last.lag_rows == 0
+
+    wait_until(done, "every change is applied")
+    running.stop()
+
+
+def test_a_sqlite_file_has_both_tables(run: Run, tmp_path: Path) -> None:
+    finish(run(sqlite, path=str(tmp_path / "a.db")))
     with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
         assert [connection.execute(end).fetchall() for end in ENDS] == [ITEMS, SEEN]
 
 
-def test_a_duckdb_file_has_both_tables(run: Callable[..., Running], tmp_path: Path) -> None:
-    run(duckdb, path=str(tmp_path / "a.duckdb")).end()
+def test_a_duckdb_file_has_both_tables(run: Run, tmp_path: Path) -> None:
+    finish(run(duckdb, path=str(tmp_path / "a.duckdb")))
     with closing(engine.connect(str(tmp_path / "a.duckdb"))) as connection:
         assert [connection.execute(end).fetchall() for end in ENDS] == [ITEMS, SEEN]
 
 
-def test_each_table_is_a_topic_of_kafka(run: Callable[..., Running], pipeline: Pipeline) -> None:
-    run(kafka, topic=f"{pipeline.name}-{{table}}").end()
+def test_each_table_is_a_topic_of_kafka(run: Run, pipeline: Pipeline) -> None:
+    finish(run(kafka, topic=f"{pipeline.name}-{{table}}"))
     kept: dict[tuple[str, bytes | None], bytes | None] = {}
     for table in ("items", "seen"):
         for record in pipeline.read(f"{pipeline.name}-{table}"):
@@ -121,7 +74,7 @@ def test_each_table_is_a_topic_of_kafka(run: Callable[..., Running], pipeline: P
 
 
 def test_files_of_a_range_appear_for_every_table_or_are_written_again(
-    run: Callable[..., Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put, written = Store.put, list[str]()
 
@@ -133,7 +86,7 @@ def test_files_of_a_range_appear_for_every_table_or_are_written_again(
 
     monkeypatch.setattr(Store, "put", fail_once)
     running = run(files, path=str(tmp_path), format="jsonl", every=0)
-    running.end()
+    finish(running)
     rows = Files(str(tmp_path)).rows()
     told = {name: [row["cdc_op"] for row in rows if name in row] for name in ("name", "label")}
     assert told == {"name": ["c", "c", "c", "u", "d", "u"], "label": ["c", "c", "c", "u", "d", "d"]}
@@ -141,11 +94,11 @@ def test_files_of_a_range_appear_for_every_table_or_are_written_again(
 
 
 def test_an_endpoint_is_sent_each_change_for_each_table_under_a_key_of_its_own(
-    run: Callable[..., Running], receiver: Receiver
+    run: Run, receiver: Receiver
 ) -> None:
     receiver.judge = lambda _: (500, {}, b"") if len(receiver.asked) == 4 else None
     running = run(http, url=receiver.url)
-    running.end()
+    finish(running)
     asked = [(one.method, one.path.removeprefix("/api/"), one.key) for one in receiver.asked]
     by_key = {key: (method, path) for method, path, key in asked}
     assert len(by_key) == len(set(asked)) == 12

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,19 +15,15 @@ import pytest
 from cdc.connector import Context
 from cdc.errors import TargetUnavailable
 from cdc.publish import Publisher
-from fix_http import Answer, Endpoint, Receiver
-from fix_http import Asked as Request
+from fix_http import Answer, Asked, Endpoint, Receiver
 from fix_pipeline import Pipeline, wait_until
-from fix_sink import Asked, Told, changes, commit, delete, insert, piece, update
+from fix_sink import Running, changes, commit, delete, insert, piece, update
 from schemas.change import ABSENT, Change, Op
-from sinks.job import SinkJob
 from sinks.letters import LetterTopic
-from sinks.mapping import Selection
 from sinks.target import TopicPartition
 from sinks.targets import http
 from sinks.testing import PLACE, span
 from sinks.testing_changes import CHANGES, changed, told
-from sinks.worker import run_sink
 
 Make = Callable[..., Endpoint]
 
@@ -169,62 +164,13 @@ def test_dropping_a_sink_forgets_its_cursors_and_asks_the_endpoint_nothing(
     assert receiver.asked == []
 
 
-class Running:
-    """The worker of a sink into an endpoint, in a thread."""
-
-    def __init__(self, pipeline: Pipeline, receiver: Receiver, **options: Any) -> None:
-        given = {"url": receiver.url, "tables": [f"{pipeline.source}.*"], **options}
-        self.config = http.Config.model_validate(given)
-        self.told = Told()
-        self.failed: BaseException | None = None
-        self._stop = threading.Event()
-        self._job = SinkJob(
-            context=Context(pipeline.name, "crm", pipeline.kafka),
-            kafka=pipeline.kafka,
-            target=lambda: http.create(self._job.context, self.config),
-            selection=Selection(self.config.tables),
-            schemas=pipeline.registry,
-            control=Asked(),
-            reporter=self.told,
-            stop=self._stop.is_set,
-            back_off=lambda _: 0.05,
-            buffer_bytes=self.config.buffer_bytes,
-        )
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            run_sink(self._job)
-        except BaseException as error:  # noqa: BLE001 - the test looks at it
-            self.failed = error
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(30)
-        assert not self._thread.is_alive()
-
-
-@pytest.fixture
-def run(pipeline: Pipeline, receiver: Receiver) -> Iterator[Callable[..., Running]]:
-    made: list[Running] = []
-
-    def make(**options: Any) -> Running:
-        made.append(Running(pipeline, receiver, **options))
-        return made[-1]
-
-    yield make
-    for running in made:
-        running.stop()
-
-
-def no_bad_names(asked: Request) -> Answer | None:
+def no_bad_names(asked: Asked) -> Answer | None:
     bad = isinstance(asked.body, dict) and asked.body.get("name") == "bad"
     return (422, {}, b"no such name") if bad else None
 
 
 def test_a_worker_sends_every_change_and_puts_aside_what_is_refused(
-    run: Callable[..., Running], publisher: Publisher, receiver: Receiver, pipeline: Pipeline
+    run_into: Callable[..., Running], publisher: Publisher, receiver: Receiver, pipeline: Pipeline
 ) -> None:
     receiver.judge = no_bad_names
     receiver.faults.append((500, {}, b""))  # and again after the pause
@@ -235,14 +181,16 @@ def test_a_worker_sends_every_change_and_puts_aside_what_is_refused(
     left = changes(4, insert(b"5", b"draft"), update(b"2", b"draft"), Change(Op.TRUNCATE))
     for number, rows in enumerate((first, second, third, left), 1):
         commit(publisher, piece(number, rows))
-    running = run(
+    running = run_into(
+        http,
+        url=receiver.url,
         tables={f"{pipeline.source}.*": {"where": "id == 1 || name != 'draft'"}},
         truncate={"method": "POST", "path": "/{$table}/clear"},
         partial="skip",
     )
 
     def done() -> bool:
-        assert running.failed is None, running.failed
+        running.check()
         return bool(receiver.asked) and receiver.asked[-1].path.endswith("/clear")
 
     wait_until(done, "every change is sent")
