@@ -39,6 +39,21 @@ class Pair:
         [(late,)] = self.replica.execute(f"SELECT WAIT_FOR_EXECUTED_GTID_SET('{end}', 60)")
         assert late == 0
 
+    def publish(self) -> None:
+        """Read all that is there, and end."""
+        self.capture.until_read()
+        self.capture.until_caught_up()
+        self.capture.kill()
+
+    def publish_more_than_replicated(self) -> None:
+        """Publish two rows, the second of which the replica lacks."""
+        self.follow()
+        self.shop.execute(TABLE, "INSERT INTO t VALUES (1, 0)")
+        self.catch_up()
+        self.replica.execute("STOP REPLICA")
+        self.shop.execute("INSERT INTO t VALUES (2, 0)")
+        self.publish()
+
     @contextmanager
     def promoted(self) -> Iterator[Database]:
         """From here on the replica is written to itself, and read by the source."""
@@ -85,14 +100,7 @@ def test_a_promoted_replica_is_followed_without_loss_or_repetition(pair: Pair) -
 
 
 def test_a_replica_that_lacks_what_was_published_is_refused_until_it_has_it(pair: Pair) -> None:
-    pair.follow()
-    pair.shop.execute(TABLE, "INSERT INTO t VALUES (1, 0)")
-    pair.catch_up()
-    pair.replica.execute("STOP REPLICA")
-    pair.shop.execute("INSERT INTO t VALUES (2, 0)")
-    pair.capture.until_read()
-    pair.capture.until_caught_up()
-    pair.capture.kill()
+    pair.publish_more_than_replicated()
     with pair.promoted():
         with pytest.raises(GapError, match=r"our position is .* of server") as found:
             pair.capture.open()
@@ -105,14 +113,7 @@ def test_a_replica_that_lacks_what_was_published_is_refused_until_it_has_it(pair
 
 
 def test_a_replica_promoted_too_early_is_read_anew_when_needed(pair: Pair) -> None:
-    pair.follow()
-    pair.shop.execute(TABLE, "INSERT INTO t VALUES (1, 0)")
-    pair.catch_up()
-    pair.replica.execute("STOP REPLICA")
-    pair.shop.execute("INSERT INTO t VALUES (2, 0)")
-    pair.capture.until_read()
-    pair.capture.until_caught_up()
-    pair.capture.kill()
+    pair.publish_more_than_replicated()
     with pair.promoted() as there:
         there.execute("INSERT INTO t VALUES (10, 0), (11, 0)")
         pair.capture.options["snapshot"] = "when_needed"
@@ -123,9 +124,7 @@ def test_a_replica_promoted_too_early_is_read_anew_when_needed(pair: Pair) -> No
 
 def test_a_replica_made_from_a_backup_is_followed_from_behind_it_only(pair: Pair) -> None:
     pair.shop.execute(TABLE, "INSERT INTO t VALUES (1, 0)")
-    pair.capture.until_read()
-    pair.capture.until_caught_up()
-    pair.capture.kill()
+    pair.publish()
     old = (pair.capture.position, dict(pair.capture.progress))
     pair.shop.execute("INSERT INTO t VALUES (2, 0)")
     pair.capture.until_caught_up()
@@ -153,9 +152,7 @@ def test_a_position_inside_a_transaction_of_another_server_is_refused(pair: Pair
     pair.follow()
     capture = pair.capture
     pair.shop.execute(TABLE)
-    capture.until_read()
-    capture.until_caught_up()
-    capture.kill()
+    pair.publish()
     pair.catch_up()
     assert capture.position is not None
     capture.position = {
