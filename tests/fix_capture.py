@@ -42,6 +42,10 @@ class Event(NamedTuple):
         names = [column.name for column in self.schema.columns]
         return dict(zip(names, self.after or (), strict=True))
 
+    def absent(self) -> set[str]:
+        """The columns of its new row that are absent."""
+        return {name for name, cell in self.row().items() if cell is ABSENT}
+
 
 def events_of(rows: Rows) -> Iterator[Event]:
     for item, ordinal in zip(rows.items, rows.ordinals, strict=True):

@@ -81,6 +81,14 @@ class MariaCapture(Capture):
         ]
         return self.model.rows(f"{self.database.name}.{table}") == sorted(texts)
 
+    def absent(self, table: str, op: Op) -> list[set[str]]:
+        """The absent columns of the new row of each streamed event that is an `op`."""
+        return [
+            event.absent()
+            for event in self.events_of(table)
+            if event.op is op and not event.snapshot
+        ]
+
     def rows_left(self, table: str) -> Counter[tuple[Any, ...]]:
         """What a table without a key has left of its events."""
         left: Counter[tuple[Any, ...]] = Counter()

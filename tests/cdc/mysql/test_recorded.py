@@ -41,7 +41,6 @@ from cdc.mysql.position import Position
 from cdc.mysql.server import MySQL
 from fix_capture import Event, Model, events_of
 from mysql_values import VALUES
-from schemas.change import ABSENT
 from schemas.table import TableId
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -207,11 +206,7 @@ def equal(recording: Recording, events: Sequence[Event], table: str) -> bool:
 
 def absent(events: Sequence[Event], table: str, op: str) -> list[set[str]]:
     """The absent columns of the new row of each event of a table that is an `op`."""
-    return [
-        {name for name, cell in event.row().items() if cell is ABSENT}
-        for event in events
-        if (event.table, event.op) == (f"shop.{table}", op)
-    ]
+    return [event.absent() for event in events if (event.table, event.op) == (f"shop.{table}", op)]
 
 
 WHOLE: set[str] = set()
