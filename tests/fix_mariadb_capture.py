@@ -17,6 +17,7 @@ from cdc.local import LocalMariaDB
 from cdc.source import Source
 from cdc.sources.mariadb import Config, create
 from fix_capture import Capture, Event
+from mariadb_writers import Writers
 from schemas.change import Op, Rows
 
 
@@ -66,6 +67,15 @@ class MariaCapture(Capture):
         """Read what was there at the first start, all of it."""
         self.until(lambda: self.position is not None, "a position")
         self.until(lambda: not any(key.startswith("chunk/") for key in self.progress), "snapshot")
+
+    def until_read_under(self, writers: Writers) -> None:
+        """Read what is there while it is changed, killed on the way, and to where the log ends."""
+        with writers:
+            for _ in range(10):
+                self.step()
+            self.kill()
+            self.until_read()
+        self.until_caught_up()
 
     def until_caught_up(self, _: Any = None) -> None:
         """Read to where the log ends now."""

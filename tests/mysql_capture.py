@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
@@ -17,6 +16,7 @@ from cdc.mysql.server import MySQL
 from cdc.source import Source
 from cdc.sources import mysql
 from fix_mariadb_capture import Database, MariaCapture
+from mariadb_writers import Writers
 from mysql_server import RealMySQL
 from schemas.table import TableId
 
@@ -47,44 +47,19 @@ class MyCapture(MariaCapture):
         return {found.subject: found for found in mysql.check(self.context(), self.config())}
 
 
-class Writers:
-    """Sessions that insert, update, delete and move rows of `t` until told to end.
+def writers(
+    server: RealMySQL,
+    database: str,
+    count: int = 4,
+    before: Sequence[str] = (),
+    more: Sequence[str] = (),
+) -> Writers:
+    """Sessions that insert, update, delete and move rows of `t`.
 
     Each begins with `before`; `more` are further statements about the row {one}.
     """
 
-    def __init__(
-        self,
-        server: RealMySQL,
-        database: str,
-        count: int = 4,
-        before: Sequence[str] = (),
-        more: Sequence[str] = (),
-    ) -> None:
-        self._over = threading.Event()
-        self._more = more
-        self.failed: list[BaseException] = []
-        self.done = 0
-        given = (server, database, before)
-        self._threads = [
-            threading.Thread(target=self._write, args=(*given, seed)) for seed in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _write(self, server: RealMySQL, database: str, before: Sequence[str], seed: int) -> None:
-        dice = random.Random(seed)  # noqa: S311 - repeatable, no secret
-        try:
-            with closing(server.connect(database)) as connection, connection.cursor() as cursor:
-                for statement in before:
-                    cursor.execute(statement)
-                while not self._over.is_set():
-                    cursor.execute(self._one(dice))
-                    self.done += 1
-        except BaseException as error:  # noqa: BLE001 - the test looks at it
-            self.failed.append(error)
-
-    def _one(self, dice: random.Random) -> str:
+    def change(dice: random.Random) -> str:
         one, other = dice.randrange(2_000), dice.randrange(2_000)
         return dice.choice(
             [
@@ -93,15 +68,11 @@ class Writers:
                 f"UPDATE t SET n = n + 1 WHERE id BETWEEN {one} AND {one + 50}",
                 f"DELETE FROM t WHERE id = {one}",
                 f"UPDATE IGNORE t SET id = {other} WHERE id = {one}",
-                *(statement.format(one=one) for statement in self._more),
+                *(statement.format(one=one) for statement in more),
             ]
         )
 
-    def end(self) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(60)
-        assert not self.failed, self.failed
+    return Writers(server, database, change, count, before)
 
 
 def rows(shop: Database) -> list[tuple[bytes, ...]]:

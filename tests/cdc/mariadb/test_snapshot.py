@@ -3,59 +3,29 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable
-from contextlib import closing
-from typing import Any
+from contextlib import nullcontext
 
 import pytest
 
 from cdc.local import LocalMariaDB
 from fix_mariadb_capture import Database, MariaCapture
+from mariadb_writers import Writers
 
 Make = Callable[..., MariaCapture]
 
 
-class Writers:
-    """Sessions that insert, update, delete and move rows until told to end."""
-
-    def __init__(self, server: LocalMariaDB, database: str, count: int = 3) -> None:
-        self._over = threading.Event()
-        self._failed: list[BaseException] = []
-        run = [
-            threading.Thread(target=self._write, args=(server, database, n)) for n in range(count)
+def change(dice: random.Random) -> str:
+    """Insert, update, delete or move rows."""
+    one, other = dice.randrange(3_000), dice.randrange(3_000)
+    return dice.choice(
+        [
+            f"INSERT INTO t VALUES ({one}, 'b', 0) ON DUPLICATE KEY UPDATE n = n + 1",
+            f"UPDATE t SET n = n + 1 WHERE id = {one}",
+            f"DELETE FROM t WHERE id = {one} AND id % 3 = 0",
+            f"UPDATE IGNORE t SET id = {other} WHERE id = {one}",
         ]
-        self._threads = run
-        for thread in run:
-            thread.start()
-
-    def _write(self, server: LocalMariaDB, database: str, seed: int) -> None:
-        dice = random.Random(seed)  # noqa: S311 - repeatable, no secret
-        try:
-            with closing(server.connect(database)) as connection, connection.cursor() as cursor:
-                while not self._over.is_set():
-                    self._one(cursor, dice)
-        except BaseException as error:  # noqa: BLE001 - the test looks at it
-            self._failed.append(error)
-
-    def _one(self, cursor: Any, dice: random.Random) -> None:
-        one, other = dice.randrange(3_000), dice.randrange(3_000)
-        cursor.execute(
-            dice.choice(
-                [
-                    f"INSERT INTO t VALUES ({one}, 'b', 0) ON DUPLICATE KEY UPDATE n = n + 1",
-                    f"UPDATE t SET n = n + 1 WHERE id = {one}",
-                    f"DELETE FROM t WHERE id = {one} AND id % 3 = 0",
-                    f"UPDATE IGNORE t SET id = {other} WHERE id = {one}",
-                ]
-            )
-        )
-
-    def end(self) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(30)
-        assert not self._failed, self._failed
+    )
 
 
 TABLE = "CREATE TABLE t (id int, part varchar(3), n int NOT NULL, PRIMARY KEY (part, id))"
@@ -67,17 +37,16 @@ def test_a_snapshot_under_writes_ends_equal(
 ) -> None:
     shop.execute(table, "INSERT INTO t SELECT seq, 'a', 0 FROM seq_1_to_3000")
     maria = make_maria(chunk_rows=200)
-    writers = Writers(mariadb, shop.name) if "KEY" in table else None
-    for _ in range(12):
-        maria.step()
-    if writers is None:
-        shop.execute("INSERT INTO t VALUES (9, 'c', 1)", "DELETE FROM t WHERE id = 7")
-    maria.kill()
-    maria.until_read()
-    if writers is not None:
-        writers.end()
+    has_key = "KEY" in table
+    with Writers(mariadb, shop.name, change) if has_key else nullcontext():
+        for _ in range(12):
+            maria.step()
+        if not has_key:
+            shop.execute("INSERT INTO t VALUES (9, 'c', 1)", "DELETE FROM t WHERE id = 7")
+        maria.kill()
+        maria.until_read()
     maria.until_caught_up()
-    if writers is not None:
+    if has_key:
         assert maria.same("t", "id, part, n")
     else:
         assert maria.rows_left("t").total() == len(shop.execute("SELECT * FROM t"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -20,6 +20,7 @@ from cdc.mariadb.position import Place, PreparedXa
 from cdc.mariadb.prepared import Ended
 from cdc.mariadb.xa import Held
 from fix_mariadb_capture import Database, MariaCapture
+from mariadb_writers import Writers
 from schemas.change import Origin, Rows
 from schemas.table import Column, TableId, TableSchema, Type
 
@@ -94,32 +95,30 @@ def test_what_only_the_server_holds_as_prepared_may_be_missing() -> None:
     assert made.unsettled([PreparedXa("open", "0-1-5", "0-1-4")]) == {"committed before"}
 
 
-class Writers:
+def change(dice: random.Random) -> str:
+    """Insert, update or delete a row."""
+    key = dice.randrange(1_000)
+    return dice.choice(
+        [
+            f"INSERT INTO t VALUES ({key}, 0) ON DUPLICATE KEY UPDATE n = n + 1",
+            f"UPDATE t SET n = n + 1 WHERE id = {key}",
+            f"DELETE FROM t WHERE id = {key} AND id % 3 = 0",
+        ]
+    )
+
+
+class XaWriters(Writers):
     """Sessions whose every transaction is an XA transaction; some end in another session."""
 
-    def __init__(self, server: LocalMariaDB, database: str, count: int = 3) -> None:
-        self._server = server
-        self._database = database
-        self._over = threading.Event()
-        self._failed: list[BaseException] = []
-        self._threads = [threading.Thread(target=self._write, args=(n,)) for n in range(count)]
-        for thread in self._threads:
-            thread.start()
+    _numbers = itertools.count()
 
-    def _write(self, seed: int) -> None:
-        dice = random.Random(seed)  # noqa: S311 - repeatable, no secret
-        number = 0
-        try:
-            while not self._over.is_set():
-                with closing(self._server.connect(self._database)) as session:
-                    while not self._over.is_set() and dice.random() < 0.9:
-                        number += 1
-                        self._one(session.cursor(), dice, f"'{seed}-{number}'")
-                    left = self._prepared(session.cursor(), dice, f"'{seed}-left'")
-                if left:
-                    self._commit_elsewhere(f"'{seed}-left'")
-        except BaseException as error:  # noqa: BLE001 - the test looks at it
-            self._failed.append(error)
+    def _write(self, dice: random.Random, seed: int) -> None:
+        with closing(self._connect()) as session:
+            while not self._over.is_set() and dice.random() < 0.9:
+                self._one(session.cursor(), dice, f"'{seed}-{next(self._numbers)}'")
+            left = self._prepared(session.cursor(), dice, f"'{seed}-left'")
+        if left:
+            self._commit_elsewhere(f"'{seed}-left'")
 
     def _one(self, cursor: Any, dice: random.Random, xid: str) -> None:
         if self._prepared(cursor, dice, xid):
@@ -129,7 +128,7 @@ class Writers:
         cursor.execute(f"XA START {xid}")
         try:
             for _ in range(dice.randint(1, 3)):
-                self._change(cursor, dice)
+                cursor.execute(self._change(dice))
         except pymysql.Error as error:
             if error.args[0] not in MET:
                 raise
@@ -140,20 +139,8 @@ class Writers:
         cursor.execute(f"XA PREPARE {xid}")
         return True
 
-    def _change(self, cursor: Any, dice: random.Random) -> None:
-        key = dice.randrange(1_000)
-        cursor.execute(
-            dice.choice(
-                [
-                    f"INSERT INTO t VALUES ({key}, 0) ON DUPLICATE KEY UPDATE n = n + 1",
-                    f"UPDATE t SET n = n + 1 WHERE id = {key}",
-                    f"DELETE FROM t WHERE id = {key} AND id % 3 = 0",
-                ]
-            )
-        )
-
     def _commit_elsewhere(self, xid: str) -> None:
-        with closing(self._server.connect(self._database)) as session:
+        with closing(self._connect()) as session:
             while True:
                 try:
                     session.cursor().execute(f"XA COMMIT {xid}")
@@ -165,12 +152,6 @@ class Writers:
                 else:
                     return
 
-    def end(self) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(30)
-        assert not self._failed, self._failed
-
 
 @pytest.mark.parametrize("key", ["PRIMARY KEY (id)", "UNIQUE KEY (id)"])
 def test_a_snapshot_under_xa_transactions_ends_equal(
@@ -181,13 +162,7 @@ def test_a_snapshot_under_xa_transactions_ends_equal(
         "INSERT INTO t SELECT seq, 0 FROM seq_1_to_999",
     )
     maria = make_maria(chunk_rows=100)
-    writers = Writers(mariadb, shop.name)
-    for _ in range(10):
-        maria.step()
-    maria.kill()
-    maria.until_read()
-    writers.end()
-    maria.until_caught_up()
+    maria.until_read_under(XaWriters(mariadb, shop.name, change))
     assert maria.same("t", "id, n") if "PRIMARY" in key else _left(maria) == _there(shop)
 
 

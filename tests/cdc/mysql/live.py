@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from fix_mariadb_capture import Database
-from mysql_capture import TABLE, MyCapture, Writers, equal, numbers, selected_rows
+from mysql_capture import TABLE, MyCapture, equal, numbers, selected_rows, writers
 from mysql_server import RealMySQL
 from mysql_values import DOCUMENTS, VALUES
 
@@ -72,17 +72,10 @@ def test_a_snapshot_under_writes_ends_equal(
     shop.execute(TABLE, f"INSERT INTO t {numbers(2_000)}")
     for _ in range(4):
         capture = make(chunk_rows=40)
-        writers = Writers(server, shop.name)
-        try:
-            for _ in range(10):
-                capture.step()
-            capture.kill()
-            capture.until_read()
-        finally:
-            writers.end()
-        capture.until_caught_up()
+        under = writers(server, shop.name)
+        capture.until_read_under(under)
         assert equal(capture)
-        assert writers.done > 100
+        assert under.done > 100
         capture.kill()
 
 
@@ -91,14 +84,11 @@ def test_a_killed_source_repeats_no_event_and_loses_none(
 ) -> None:
     shop.execute(TABLE, f"INSERT INTO t {numbers(500)}")
     capture = make(chunk_rows=100, memory=2_000)
-    writers = Writers(server, shop.name, 2)
-    try:
+    with writers(server, shop.name, 2):
         for life in range(12):
             for _ in range(life):
                 capture.step(0.02)
             capture.kill()
-    finally:
-        writers.end()
     shop.execute("SET SESSION binlog_transaction_compression = ON", "BEGIN")
     shop.execute(f"INSERT IGNORE INTO t {numbers(30_000, 10_000)}", "COMMIT")
     for _ in range(20):

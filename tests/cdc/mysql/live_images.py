@@ -8,7 +8,7 @@ import pytest
 
 from cdc.errors import PreflightFailed
 from fix_mariadb_capture import Database
-from mysql_capture import MyCapture, Writers, selected_rows
+from mysql_capture import MyCapture, selected_rows, writers
 from mysql_server import RealMySQL
 from schemas.change import Op
 
@@ -132,17 +132,10 @@ def test_a_snapshot_under_writes_ends_equal(
     before = (f"SET SESSION binlog_row_image = '{image}'", PARTS)
     for _ in range(3):
         capture = make(chunk_rows=40)
-        writers = Writers(server, shop.name, before=before, more=CHANGES)
-        try:
-            for _ in range(10):
-                capture.step()
-            capture.kill()
-            capture.until_read()
-        finally:
-            writers.end()
-        capture.until_caught_up()
+        under = writers(server, shop.name, before=before, more=CHANGES)
+        capture.until_read_under(under)
         assert same(capture, server)
-        assert writers.done > 100
+        assert under.done > 100
         capture.kill()
 
 
