@@ -20,7 +20,14 @@ from confluent_kafka import (
 
 from cdc.brokers import COMPACTED, TopicSettings, ensure_topics, high_watermark, topic_ids
 from cdc.errors import KafkaUnavailable
-from cdc.kafka import DEADLINE_S, KafkaConfig, admin_client, consumer_client, kafka_error
+from cdc.kafka import (
+    DEADLINE_S,
+    KafkaConfig,
+    admin_client,
+    arrived,
+    consumer_client,
+    kafka_error,
+)
 
 __all__ = ["CompactedTopic", "Entry", "ensure_internal", "reach"]
 
@@ -101,7 +108,7 @@ class CompactedTopic:
             self._consumer = consumer_client(self._kafka, fetch_error_backoff_ms=200)
             self._consumer.assign([TopicPartition(self.name, 0, OFFSET_BEGINNING)])
         try:
-            messages = self._consumer.consume(_ALL, timeout)
+            messages = arrived(self._consumer, _ALL, timeout)
         except KafkaException as error:
             raise kafka_error(error, f"reading {self.name}") from error
         return [entry for message in messages if (entry := self._entry(message)) is not None]

@@ -17,7 +17,7 @@ from rich.console import Console
 from cdc.brokers import topic_ids
 from cdc.cli.shared import DEFAULT_FILE, ConfigFile, outline_of
 from cdc.errors import CdcError, ConfigError
-from cdc.kafka import DEADLINE_S, KafkaConfig, consumer_client, kafka_error
+from cdc.kafka import DEADLINE_S, KafkaConfig, arrived, consumer_client, kafka_error
 from cdc.plugins import nearest
 from schemas.plain import PlainReader
 from schemas.registry import Registry
@@ -61,7 +61,7 @@ def tail(
             ):
                 show(decoder.record(message))
             while follow:
-                for message in consumer.consume(_BATCH, 0.2):
+                for message in arrived(consumer, _BATCH, 0.2):
                     if _is_record(message):
                         show(decoder.record(message))
     except KafkaException as error:
@@ -117,7 +117,7 @@ class TopicReader:
     def _messages(self, ends: dict[int, int]) -> Iterator[Message]:
         deadline = time.monotonic() + _HIDDEN_S
         while ends:
-            for message in self._consumer.consume(_BATCH, 0.2):
+            for message in arrived(self._consumer, _BATCH, 0.2):
                 if _is_record(message):
                     yield message
                     deadline = time.monotonic() + _HIDDEN_S

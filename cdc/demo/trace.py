@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from cdc.demo.engines import Session
 from cdc.demo.stage import Stage
-from cdc.kafka import KafkaConfig, consumer_client
+from cdc.kafka import KafkaConfig, arrived, consumer_client
 
 __all__ = ["Trace", "Tracer", "percentile"]
 
@@ -115,7 +115,7 @@ class Tracer(threading.Thread):
     def _seen_in_topic(self, consumer: Consumer, token: bytes) -> bool:
         deadline = time.monotonic() + _GIVE_UP_S
         while time.monotonic() < deadline and not self._over.is_set():
-            for message in consumer.consume(500, 0.05):
+            for message in arrived(consumer, 500, 0.05):
                 if message.error() is None and token in (message.value() or b""):
                     return True
         return False
