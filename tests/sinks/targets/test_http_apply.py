@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -164,13 +165,19 @@ def test_dropping_a_sink_forgets_its_cursors_and_asks_the_endpoint_nothing(
     assert receiver.asked == []
 
 
+@pytest.fixture
+def run(receiver: Receiver, run_into: Callable[..., Running]) -> Callable[..., Running]:
+    """Start a sink into the endpoint."""
+    return partial(run_into, http, url=receiver.url)
+
+
 def no_bad_names(asked: Asked) -> Answer | None:
     bad = isinstance(asked.body, dict) and asked.body.get("name") == "bad"
     return (422, {}, b"no such name") if bad else None
 
 
 def test_a_worker_sends_every_change_and_puts_aside_what_is_refused(
-    run_into: Callable[..., Running], publisher: Publisher, receiver: Receiver, pipeline: Pipeline
+    run: Callable[..., Running], publisher: Publisher, receiver: Receiver, pipeline: Pipeline
 ) -> None:
     receiver.judge = no_bad_names
     receiver.faults.append((500, {}, b""))  # and again after the pause
@@ -181,9 +188,7 @@ def test_a_worker_sends_every_change_and_puts_aside_what_is_refused(
     left = changes(4, insert(b"5", b"draft"), update(b"2", b"draft"), Change(Op.TRUNCATE))
     for number, rows in enumerate((first, second, third, left), 1):
         commit(publisher, piece(number, rows))
-    running = run_into(
-        http,
-        url=receiver.url,
+    running = run(
         tables={f"{pipeline.source}.*": {"where": "id == 1 || name != 'draft'"}},
         truncate={"method": "POST", "path": "/{$table}/clear"},
         partial="skip",
