@@ -216,3 +216,23 @@ def test_many_rows_go_to_each_table(twofold: Twofold) -> None:
     counts = "SELECT (SELECT count(*) FROM crm.items), (SELECT count(*) FROM crm.shorts)"
     twofold.sink.start().wait_for(counts, [(2_000, 2_000)])
     wait_until(lambda: twofold.sink.told.rows == 4_000, "every row of each table is counted")
+
+
+def test_a_table_that_is_added_later_stops_the_sink_until_it_is_filled(twofold: Twofold) -> None:
+    twofold.write(PARTS[:1])
+    twofold.change(insert(b"1", b"before"), insert(b"2", b"gone"))
+    twofold.sink.start().wait_for(ALL, [("items", 1, "before"), ("items", 2, "gone")])
+    twofold.change(delete(b"2", None))
+    twofold.sink.wait_for(ALL, [("items", 1, "before")])
+    twofold.sink.stop()
+    twofold.write([PARTS[0], {"to": "crm.later"}])
+    twofold.change(insert(b"3", b"since"))
+    failed = twofold.sink.start().wait_to_fail()
+    assert "crm.later" in str(failed)
+    assert twofold.sink.query("SELECT to_regclass('crm.later')") == [(None,)]
+    rewound = ["sink", "rewind", "mirror", "--to", "earliest", "--topic", twofold.topic]
+    assert twofold.run(*rewound).code == 0
+    twofold.write([PARTS[0], {"to": "crm.later"}])
+    both = "SELECT id, name FROM crm.{} ORDER BY id"
+    twofold.sink.start().wait_for(both.format("later"), [(1, "before"), (3, "since")])
+    assert twofold.sink.query(both.format("items")) == [(1, "before"), (3, "since")]
