@@ -14,6 +14,7 @@ import pytest
 
 from cdc.connector import Context
 from cdc.local import LocalMariaDB
+from cdc.mariadb.position import Position
 from cdc.source import Source
 from cdc.sources.mariadb import Config, create
 from fix_capture import Capture, Event
@@ -62,6 +63,10 @@ class MariaCapture(Capture):
     def open(self) -> Source:
         made = create(Context("test", self.name), self.config())
         return self.opened(made)
+
+    def stored(self) -> Position:
+        """The position that was committed."""
+        return Position.decode(self.position or {})
 
     def until_read(self) -> None:
         """Read what was there at the first start, all of it."""

@@ -39,15 +39,23 @@ class Writers:
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(count)]
 
     def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        failed = self.stopped()
+        assert not failed, failed
+
+    def start(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stopped(self) -> list[BaseException]:
+        """Stop them, and return what they failed with."""
         self._over.set()
         for thread in self._threads:
             thread.join(60)
-        assert not self._failed, self._failed
+        return self._failed
 
     def _run(self, seed: int) -> None:
         dice = random.Random(seed)  # noqa: S311 - repeatable, no secret

@@ -12,6 +12,7 @@ from cdc.decode.gtid import Intervals
 from cdc.decode.mysqltypes import selected, text
 from cdc.mariadb.catalog import Catalog
 from cdc.mariadb.connection import Login, quoted
+from cdc.mysql.position import Position
 from cdc.mysql.server import MySQL
 from cdc.source import Source
 from cdc.sources import mysql
@@ -31,6 +32,9 @@ class MyCapture(MariaCapture):
 
     def open(self) -> Source:
         return self.opened(mysql.create(self.context(), self.config()))
+
+    def stored(self) -> Position:
+        return Position.decode(self.position or {})
 
     def until_caught_up(self, _: Any = None) -> None:
         [(end,)] = self.database.execute("SELECT @@GLOBAL.gtid_executed")

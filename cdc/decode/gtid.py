@@ -83,6 +83,10 @@ class Domains:
         last = self._last.get(gtid.domain)
         return last is not None and gtid.sequence <= last.sequence
 
+    def names(self, gtid: str) -> bool:
+        """Tell whether the transaction called `gtid` lies at or before this position."""
+        return self.contains(Gtid.parse(gtid))
+
     def covers(self, other: Domains) -> bool:
         """Tell whether everything in `other` lies at or before this position."""
         return all(self.contains(gtid) for gtid in other._last.values())
@@ -93,6 +97,14 @@ class Domains:
             raise ValueError(f"{gtid} comes at or before {self}")
         return type(self)([*self._last.values(), gtid])
 
+    def noted(self) -> str:
+        """See `Gtids`: the other domains stand where they stood."""
+        return str(self)
+
+    def way_back(self, _: str, noted: str) -> Self:
+        """See `Gtids`."""
+        return self.parse(noted)
+
 
 class Gtids(Protocol):
     """What was executed up to a place of the log, whichever server's log it is."""
@@ -101,12 +113,27 @@ class Gtids(Protocol):
         """Tell whether one transaction is in it."""
         ...
 
+    def names(self, gtid: str) -> bool:
+        """Tell whether the one called `gtid` is in it."""
+        ...
+
     def covers(self, other: Any) -> bool:
         """Tell whether everything in `other`, of the same kind, is in it."""
         ...
 
     def advanced(self, gtid: Any) -> Self:
         """Return what was executed with one more. Raises `ValueError` when it has it already."""
+        ...
+
+    def noted(self) -> str:
+        """Return what has to be kept to come back here, to the transaction that follows."""
+        ...
+
+    def way_back(self, gtid: str, noted: str) -> Self:
+        """Return the position from which a log sends the transaction called `gtid` next.
+
+        It is in here, and was `noted` as following it.
+        """
         ...
 
 
@@ -210,6 +237,19 @@ class Intervals:
         server, tag, number = gtid
         known = self._sets.get((server, tag), ())
         return type(self)({**self._sets, (server, tag): [*known, Interval(number, number)]})
+
+    def noted(self) -> str:
+        """See `Gtids`: nothing, the transaction's own id is enough."""
+        return ""
+
+    def way_back(self, gtid: str, _: str) -> Self:
+        """See `Gtids`: a server sends whatever a set lacks, the oldest first."""
+        server, tag, number = MysqlGtid.parse(gtid)
+        left: list[Interval] = []
+        for first, last in self._sets.get((server, tag), ()):
+            cut = (Interval(first, min(last, number - 1)), Interval(max(first, number + 1), last))
+            left += [part for part in cut if part.first <= part.last]
+        return type(self)({**self._sets, (server, tag): left})
 
 
 def _read_server(part: str, sets: dict[Owner, list[Interval]]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from cdc.decode.gtid import Intervals
+from cdc.decode.gtid import Gtids, Intervals
 from cdc.mariadb.connection import Connection
 from cdc.mariadb.position import Place, Position
 from cdc.mariadb.xa import Held
@@ -87,6 +87,10 @@ class Dialect(Protocol):
         """Yield what is to be said of the server and its log."""
         ...
 
+    def begins(self, catalog: Catalog, file: str) -> Gtids | None:
+        """Return what was executed before a file of the log, None when it cannot be told."""
+        ...
+
     def request(self, gtid: str, server_id: int) -> Request:
         """Return how to ask for all that follows `gtid`, as the replica `server_id`."""
         ...
@@ -95,6 +99,13 @@ class Dialect(Protocol):
         """Wait until the tables show what a transaction of this id, which ends at `place`, did.
 
         Raises `chunks.TableBusy` when that takes long.
+        """
+        ...
+
+    def settle_xa(self, connection: Connection, xid: str) -> None:
+        """Wait until the tables show what XA COMMIT of `xid` did, as far as `settle` does not.
+
+        Raises `errors.SourceUnavailable` when that takes long.
         """
         ...
 

@@ -16,14 +16,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from cdc.decode.binlogevents import Transaction
-from cdc.errors import SourceUnavailable, UnknownEvent
-from cdc.mariadb.chunks import settled
+from cdc.decode.gtid import Gtids
+from cdc.errors import UnknownEvent
 from cdc.mariadb.connection import whole_guard
 from cdc.mariadb.lookback import Lookback
 from cdc.mariadb.position import PreparedXa
 from cdc.mariadb.spill import Spill
-from cdc.mariadb.xa import prepared_now, xid_text
 
 __all__ = ["Ended", "Prepared"]
 
@@ -31,8 +29,6 @@ _MOST = 4_000
 """So many fit into a position, which is one record of Kafka."""
 _KEPT = 256
 """Each of them may have a file open."""
-
-_PATIENCE_S = 10.0
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -60,28 +56,27 @@ class Prepared:
         """Return those that have not ended, as they are stored."""
         return tuple(self._open.values())
 
-    def keep(self, begun: Transaction, behind: str, rows: Spill) -> None:
-        """Take a transaction that was prepared behind the position `behind`."""
-        xid = xid_text(begun.xid)
+    def keep(self, prepared: PreparedXa, rows: Spill) -> None:
+        """Take a transaction that was prepared."""
+        xid = prepared.xid
         self._let_go(xid)
         if len(self._open) >= _MOST:
             raise UnknownEvent(
                 f"{len(self._open)} XA transactions are prepared and have not ended",
                 hint="XA RECOVER lists them: end them by XA COMMIT or XA ROLLBACK",
             )
-        self._open[xid] = PreparedXa(xid, str(begun.gtid), behind)
+        self._open[xid] = prepared
         self._kept[xid] = rows
         self._room -= rows.in_memory
         while self._room < 0 or len(self._kept) > _KEPT:
             self._let_go(next(iter(self._kept)))
 
-    def end(self, begun: Transaction, behind: str, into: Spill, *, commits: bool) -> Spill:
-        """Return the rows of a transaction that ends behind the position `behind`.
+    def end(self, xid: str, now: Gtids, into: Spill, *, commits: bool) -> Spill:
+        """Return the rows of a transaction that ends behind the position `now`.
 
         They are read `into` where they were not kept; of one that rolls back there are none.
         Raises `errors.GapError` when the log has them no more.
         """
-        xid = xid_text(begun.xid)
         found, kept = self._open.pop(xid, None), self._taken(xid)
         if kept is not None and commits:
             into.close()
@@ -89,25 +84,16 @@ class Prepared:
         if kept is not None:
             kept.close()
         elif commits:
-            found = found or self._lookback.find(xid, behind)
+            found = found or self._lookback.find(xid, now)
             if found is not None:
-                self._lookback.read(found, into)
+                self._lookback.read(found, now, into)
         return into
 
     def settle(self, xid: str) -> None:
         """Wait until the tables have what a commit did that the log has already."""
         catalog = self._lookback.catalog
-        late = SourceUnavailable(
-            f"the server has logged XA COMMIT {xid} and not carried it out",
-            hint=f"XA RECOVER tells whether it still is prepared: XA COMMIT {xid}",
-        )
         with whole_guard(catalog.login):
-            settled(
-                lambda: prepared_now(catalog.connection),
-                lambda held: xid not in held,
-                late,
-                _PATIENCE_S,
-            )
+            catalog.dialect.settle_xa(catalog.connection, xid)
 
     @property
     def _lookback(self) -> Lookback:

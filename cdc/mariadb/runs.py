@@ -9,7 +9,7 @@ from cdc.errors import PreflightFailed, UnknownEvent
 from cdc.mariadb.absent import filled
 from cdc.mariadb.images import is_whole, packed
 from cdc.mariadb.partial import has_keys, packed_partly
-from cdc.mariadb.statements import SCHEMA, XA, Deed, Statement, read_statement
+from cdc.mariadb.statements import SCHEMA, Deed, Statement, read_statement
 from cdc.mariadb.tables import Shape, Tables
 from schemas.change import Origin, Rows
 from schemas.table import TableSchema
@@ -108,8 +108,6 @@ class Run:
             )
         if deed is Deed.ROWS:
             self._refuse_statement(event)
-        elif deed in XA:
-            raise UnknownEvent(f"the XA transaction at {self._where} cannot be captured yet")
         elif self._empties(statement):
             self._put(self._tables.schema(statement.tables[0]), [b"T"], index)
         if deed in SCHEMA:

@@ -7,19 +7,20 @@ from collections.abc import Iterator
 
 from cdc.connector import Finding
 from cdc.decode.binlogtables import MARIADB_TEXTS
-from cdc.decode.gtid import Domains
-from cdc.errors import Stop
+from cdc.decode.gtid import Domains, Gtids
+from cdc.errors import SourceUnavailable, Stop
 from cdc.mariadb import opening, preflight
 from cdc.mariadb.catalog import Catalog
 from cdc.mariadb.chunks import settled
 from cdc.mariadb.connection import Connection, rows, text
 from cdc.mariadb.dialect import Request, View
 from cdc.mariadb.position import Place, Position
-from cdc.mariadb.xa import held
+from cdc.mariadb.xa import held, prepared_now
 
 __all__ = ["MariaDB"]
 
 _DUMP = 0x12
+_PATIENCE_S = 10.0
 _COLUMNS = """
 SELECT c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, c.IS_NULLABLE, c.COLUMN_DEFAULT,
        c.GENERATION_EXPRESSION IS NOT NULL, c.CHARACTER_SET_NAME, c.NUMERIC_PRECISION,
@@ -80,6 +81,10 @@ class MariaDB:
         """See `preflight.log_findings`."""
         return preflight.log_findings(catalog)
 
+    def begins(self, catalog: Catalog, file: str) -> Gtids | None:
+        """See `Dialect`."""
+        return catalog.gtid_at(Place(file, 4))
+
     def request(self, gtid: str, server_id: int) -> Request:
         """COM_BINLOG_DUMP; where it begins is said in a variable."""
         statements = (
@@ -125,3 +130,11 @@ class MariaDB:
         """
         if not self._shown.covers(place):
             self._shown = settled(lambda: self.log_end(connection), lambda s: s.covers(place))
+
+    def settle_xa(self, connection: Connection, xid: str) -> None:
+        """See `view`: what is logged of XA COMMIT may be carried out later than the log says."""
+        late = SourceUnavailable(
+            f"the server has logged XA COMMIT {xid} and not carried it out",
+            hint=f"XA RECOVER tells whether it still is prepared: XA COMMIT {xid}",
+        )
+        settled(lambda: prepared_now(connection), lambda now: xid not in now, late, _PATIENCE_S)

@@ -12,7 +12,8 @@ incarnation from the end of the log on, every table emptied and read again.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 from cdc.errors import GapError, SourceUnavailable, StateError, Stop
@@ -115,7 +116,7 @@ class Session:
         self._dump = Dump(self._login, self._dialect)
         self._closing.append(self._dump)
         self._dump.start(position.gtid, settings.server_id, settings.heartbeat)
-        prepared = Prepared(position.prepared, settings.memory, Lookback(self._catalog))
+        prepared = Prepared(position.prepared, settings.memory, Lookback(self._catalog, self._past))
         checksum = self._dump.checksum
         self._transactions = Transactions(
             position, tables, self._spill, self._altered, checksum=checksum, prepared=prepared
@@ -123,6 +124,11 @@ class Session:
         self._closing.append(self._transactions)
         self._definitions.reached = self._transactions.reached
         self._heard = time.monotonic()
+
+    def _past(self, gtid: str) -> Generator[bytes, None, None]:
+        """Yield what follows a position, on a connection of its own."""
+        with closing(Dump(self._login, self._dialect)) as dump:
+            yield from dump.look(gtid)
 
     def _begin(self, stored: Position | None) -> Position:
         if stored is None:

@@ -39,17 +39,15 @@ from cdc.decode.binlogevents import (
     TableEvent,
     Transaction,
     XaPrepare,
-    Xid,
 )
 from cdc.errors import UnknownEvent
-from cdc.mariadb.lookback import is_carried
-from cdc.mariadb.position import Place, Position
+from cdc.mariadb.opened import Opened
+from cdc.mariadb.position import Place, Position, PreparedXa
 from cdc.mariadb.prepared import Ended, Prepared
 from cdc.mariadb.runs import Run
 from cdc.mariadb.spill import Spill
-from cdc.mariadb.statements import Deed, Statement, read_statement
+from cdc.mariadb.statements import Statement
 from cdc.mariadb.tables import Tables
-from cdc.mariadb.xa import xid_text
 from schemas.change import Form, Origin, Rows
 from schemas.table import TableSchema
 
@@ -67,24 +65,11 @@ Altered = Callable[[Statement], None]
 
 
 class _Open(msgspec.Struct):
-    """The transaction being read: its beginning, and all that came of it."""
+    """The transaction being read, and all that came of it."""
 
-    begun: Transaction
+    what: Opened
     header: Header
     spill: Spill
-    first: bool = True
-    commits: bool = True
-
-    def ended_by(self, deed: Deed) -> bool:
-        """Tell whether a statement is the last of the transaction."""
-        if self.begun.completed:
-            self.commits = deed is Deed.XA_COMMIT
-            return deed in (Deed.XA_COMMIT, Deed.XA_ROLLBACK)
-        alone = self.begun.standalone
-        if alone is None:
-            alone = self.first and deed is not Deed.BEGIN
-        self.first = False
-        return alone or deed in (Deed.COMMIT, Deed.ROLLBACK)
 
 
 class Transactions:
@@ -229,14 +214,14 @@ class Transactions:
 
     def _begin(self, event: Transaction, header: Header) -> None:
         if self._open is not None:
-            raise UnknownEvent(f"{event.gtid} begins before {self._open.begun.gtid} has ended")
+            raise UnknownEvent(f"{event.gtid} begins before {self._open.what.begun.gtid} has ended")
         if event.gtid is None:
             raise UnknownEvent(
                 f"the transaction at {self.place} has no global id",
                 hint="SET GLOBAL gtid_mode = ON, step by step, on every server of the topology; "
                 "then begin anew with `cdc position reset`",
             )
-        self._open = _Open(event, header, self._made())
+        self._open = _Open(Opened(event), header, self._made())
 
     def _made(self) -> Spill:
         spill = self._spill()
@@ -249,29 +234,27 @@ class Transactions:
         if isinstance(event, Payload):
             self._unfold(event)
             return
-        begun = opened.begun
-        if (isinstance(event, Query) and not begun.xid) or is_carried(event):
+        what = opened.what
+        ends = what.take(event)
+        if what.carries(event):
             opened.spill.add(data)
-        ends = isinstance(event, (Xid, XaPrepare))
-        if isinstance(event, Query):
-            statement = read_statement(event.text, event.database)
-            ends = opened.ended_by(statement.deed)
         if not ends:
             return
-        if begun.prepared:
-            self._prepared.keep(begun, str(self._gtid), opened.spill)
+        if what.prepares:
+            found = PreparedXa(what.xid, str(what.begun.gtid), self._gtid.noted())
+            self._prepared.keep(found, opened.spill)
             opened.spill = self._made()
-        elif begun.completed:
+        elif what.completes:
             self._end(opened)
         self._leaving = self._leave(opened)
         self._open = None
 
     def _end(self, opened: _Open) -> None:
         """An XA transaction ends: what it did when it was prepared happens now, or never."""
-        behind, commits = str(self._gtid), opened.commits
-        opened.spill = self._prepared.end(opened.begun, behind, opened.spill, commits=commits)
+        xid, commits = opened.what.xid, opened.what.commits
+        opened.spill = self._prepared.end(xid, self._gtid, opened.spill, commits=commits)
         if commits:
-            self.ended.append(Ended(xid_text(opened.begun.xid), str(opened.begun.gtid)))
+            self.ended.append(Ended(xid, str(opened.what.begun.gtid)))
 
     def _unfold(self, payload: Payload) -> None:
         """Take the events that were logged as one."""
@@ -288,12 +271,13 @@ class Transactions:
 
     def _leave(self, opened: _Open) -> Iterator[None]:
         """Hand out a transaction that has ended, in pieces."""
-        self._latest = opened.begun
+        what = opened.what
+        self._latest = what.begun
         number = self.position.complete + 1
         skip = self._stored.ordinal if number == self._stored.commit else 0
-        run = Run(self._tables, self._origin(opened), skip, str(opened.begun.gtid))
-        if opened.begun.completed:
-            run.settle = partial(self._prepared.settle, xid_text(opened.begun.xid))
+        run = Run(self._tables, self._origin(opened), skip, str(what.begun.gtid))
+        if what.completes:
+            run.settle = partial(self._prepared.settle, what.xid)
         checksum = opened.spill.checksum
         try:
             for index, data in enumerate(opened.spill.events()):
@@ -304,8 +288,8 @@ class Transactions:
             self._hand_out(run, number)
         finally:
             opened.spill.close()
-        self._complete(opened.begun, number)
-        if opened.begun.alter != "start":
+        self._complete(what, number)
+        if what.begun.alter != "start":
             for statement in run.altered:
                 self._altered(statement)
 
@@ -315,9 +299,9 @@ class Transactions:
         self._waiting += sum(len(found.items) for found in rows)
         self._reach(number, run.ordinal)
 
-    def _complete(self, begun: Transaction, number: int) -> None:
+    def _complete(self, what: Opened, number: int) -> None:
         try:
-            self._gtid = self._gtid.advanced(begun.gtid)
+            self._gtid = self._gtid.advanced(what.begun.gtid)
         except ValueError as error:
             raise UnknownEvent(f"the log at {self.place} repeats itself: {error}") from error
         file, offset = self.place
@@ -331,7 +315,7 @@ class Transactions:
             commit=number,
             ordinal=ordinal,
             complete=number,
-            prepared=self._prepared.open() if begun.xid else now.prepared,
+            prepared=self._prepared.open() if what.xid else now.prepared,
         )
 
     def _reach(self, number: int, ordinal: int) -> None:
@@ -341,7 +325,7 @@ class Transactions:
             self.position = msgspec.structs.replace(now, commit=number, ordinal=ordinal)
 
     def _origin(self, opened: _Open) -> Origin:
-        now, gtid = self.position, opened.begun.gtid
+        now, gtid = self.position, opened.what.begun.gtid
         micros = opened.header.seconds * 1_000_000
         return Origin(now.incarnation, now.complete + 1, micros, str(gtid))
 

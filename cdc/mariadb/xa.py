@@ -7,17 +7,21 @@ Source: MariaDB documentation, "XA Transactions"; `sql/xa.cc`.
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 
 import msgspec
 
 from cdc.decode.gtid import Domains
+from cdc.errors import UnknownEvent
 from cdc.mariadb.connection import Connection, rows, text
 
-__all__ = ["Held", "held", "prepared_now", "xid_text"]
+__all__ = ["Held", "held", "named", "xid_text"]
 
 _LENGTHS = struct.Struct("<III")
+_NAMED = re.compile(r"XA\s+[A-Z]+\s+(X'[0-9a-f]*',X'[0-9a-f]*',-?\d+)", re.IGNORECASE)
+_PATIENCE_S = 10.0
 _SHORT_S, _PAUSE_S = 0.05, 0.002
 
 
@@ -45,6 +49,14 @@ def held(connection: Connection, known: set[str]) -> Held:
     [[logged]] = rows(connection, "SELECT @@GLOBAL.gtid_binlog_pos")
     now = prepared_now(connection)
     return Held(now, lasting & now, Domains.parse(text(logged)))
+
+
+def named(statement: str) -> str:
+    """Return the name in a statement as a server logs it. Raises `errors.UnknownEvent`."""
+    found = _NAMED.match(statement)
+    if found is None:
+        raise UnknownEvent(f"{statement!r} names no XA transaction in a form that is known")
+    return found[1]
 
 
 def xid_text(xid: bytes) -> str:

@@ -85,6 +85,26 @@ def test_a_mysql_set_joins_what_touches_and_keeps_tags_apart() -> None:
     assert found.contains(MysqlGtid.parse(f"{SERVER}:Blue:5"))
 
 
+@given(SETS, OWNERS, st.integers(1, 80))
+def test_the_way_back_to_a_transaction_of_mysql_is_all_but_itself(
+    sets: dict[tuple[UUID, str], list[Interval]], owner: tuple[UUID, str], number: int
+) -> None:
+    gtid = MysqlGtid(*owner, number)
+    before = Intervals(sets)
+    now = before if before.contains(gtid) else before.advanced(gtid)
+    start = now.way_back(str(gtid), before.noted())
+    assert not start.contains(gtid)
+    assert start.advanced(gtid) == now
+
+
+def test_the_way_back_to_a_transaction_of_mariadb_was_noted() -> None:
+    before = Domains.parse("0-1-5,7-2-3")
+    now = before.advanced(Gtid(0, 1, 6)).advanced(Gtid(7, 2, 4))
+    assert now.way_back("0-1-6", before.noted()) == before
+    assert now.names("0-1-6")
+    assert not before.names("0-1-6")
+
+
 @pytest.mark.parametrize(
     "text", ["x:1", f"{SERVER}", f"{SERVER}:0", f"{SERVER}:5-1", f"{SERVER}:blue"]
 )

@@ -180,19 +180,6 @@ def test_rows_that_outlive_a_rollback_stop_it(shop: Database, maria: MariaCaptur
     assert "rolled back" in str(stopped(maria, UnknownEvent))
 
 
-def test_an_xa_transaction_of_one_phase_is_like_any_other(
-    shop: Database, maria: MariaCapture
-) -> None:
-    shop.execute(TABLE)
-    maria.until_read()
-    shop.execute(
-        "XA START 'b'", "INSERT INTO t VALUES (1, 1)", "XA END 'b'", "XA COMMIT 'b' ONE PHASE"
-    )
-    shop.execute("XA START 'c'", "INSERT INTO t VALUES (2, 1)", "XA END 'c'", "XA ROLLBACK 'c'")
-    maria.until_caught_up()
-    assert maria.same("t", "id, n")
-
-
 @pytest.mark.parametrize(
     ("definition", "told"),
     [

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import random
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
-import pymysql
 import pytest
 
 from cdc.decode.gtid import Domains
@@ -20,20 +16,14 @@ from cdc.mariadb.position import Place, PreparedXa
 from cdc.mariadb.prepared import Ended
 from cdc.mariadb.xa import Held
 from fix_mariadb_capture import Database, MariaCapture
-from mariadb_writers import Writers
 from schemas.change import Origin, Rows
 from schemas.table import Column, TableId, TableSchema, Type
+from xa_stories import XaWriters
 
 Make = Callable[..., MariaCapture]
 COLUMNS = tuple(Column(name, Type("int32", "mariadb:int"), nullable=False) for name in ("id", "n"))
 SCHEMA = TableSchema(TableId("shop", "t"), COLUMNS, ("id",))
 LINES = [b"1\t0", b"2\t0", b"3\t0"]
-MET = (1205, 1213, 1614)
-"""Lock wait and deadlock, also as XA says it."""
-UNKNOWN = 1397
-"""The server has not noticed yet that the session that prepared it is gone."""
-NOTHING = 1402
-"""It changed nothing, and so went with its session."""
 
 
 def row(*cells: bytes | None) -> bytes:
@@ -95,64 +85,6 @@ def test_what_only_the_server_holds_as_prepared_may_be_missing() -> None:
     assert made.unsettled([PreparedXa("open", "0-1-5", "0-1-4")]) == {"committed before"}
 
 
-def change(dice: random.Random) -> str:
-    """Insert, update or delete a row."""
-    key = dice.randrange(1_000)
-    return dice.choice(
-        [
-            f"INSERT INTO t VALUES ({key}, 0) ON DUPLICATE KEY UPDATE n = n + 1",
-            f"UPDATE t SET n = n + 1 WHERE id = {key}",
-            f"DELETE FROM t WHERE id = {key} AND id % 3 = 0",
-        ]
-    )
-
-
-class XaWriters(Writers):
-    """Sessions whose every transaction is an XA transaction; some end in another session."""
-
-    _numbers = itertools.count()
-
-    def _write(self, dice: random.Random, seed: int) -> None:
-        with closing(self._connect()) as session:
-            while not self._over.is_set() and dice.random() < 0.9:
-                self._one(session.cursor(), dice, f"'{seed}-{next(self._numbers)}'")
-            left = self._prepared(session.cursor(), dice, f"'{seed}-left'")
-        if left:
-            self._commit_elsewhere(f"'{seed}-left'")
-
-    def _one(self, cursor: Any, dice: random.Random, xid: str) -> None:
-        if self._prepared(cursor, dice, xid):
-            cursor.execute(f"XA {dice.choice(['COMMIT', 'COMMIT', 'ROLLBACK'])} {xid}")
-
-    def _prepared(self, cursor: Any, dice: random.Random, xid: str) -> bool:
-        cursor.execute(f"XA START {xid}")
-        try:
-            for _ in range(dice.randint(1, 3)):
-                cursor.execute(self._change(dice))
-        except pymysql.Error as error:
-            if error.args[0] not in MET:
-                raise
-            cursor.execute(f"XA END {xid}")
-            cursor.execute(f"XA ROLLBACK {xid}")
-            return False
-        cursor.execute(f"XA END {xid}")
-        cursor.execute(f"XA PREPARE {xid}")
-        return True
-
-    def _commit_elsewhere(self, xid: str) -> None:
-        with closing(self._connect()) as session:
-            while True:
-                try:
-                    session.cursor().execute(f"XA COMMIT {xid}")
-                except pymysql.OperationalError as error:
-                    if error.args[0] == NOTHING:
-                        return
-                    if error.args[0] != UNKNOWN:
-                        raise
-                else:
-                    return
-
-
 @pytest.mark.parametrize("key", ["PRIMARY KEY (id)", "UNIQUE KEY (id)"])
 def test_a_snapshot_under_xa_transactions_ends_equal(
     shop: Database, make_maria: Make, mariadb: LocalMariaDB, key: str
@@ -162,7 +94,7 @@ def test_a_snapshot_under_xa_transactions_ends_equal(
         "INSERT INTO t SELECT seq, 0 FROM seq_1_to_999",
     )
     maria = make_maria(chunk_rows=100)
-    maria.until_read_under(XaWriters(mariadb, shop.name, change))
+    maria.until_read_under(XaWriters(mariadb, shop.name))
     assert maria.same("t", "id, n") if "PRIMARY" in key else _left(maria) == _there(shop)
 
 

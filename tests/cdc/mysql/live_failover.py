@@ -11,6 +11,7 @@ from cdc.errors import GapError
 from fix_mariadb_capture import Database
 from mysql_capture import TABLE, MyCapture, equal, numbers
 from mysql_server import PASSWORD, READER, RealMySQL
+from xa_stories import ids, prepare
 
 
 class Pair:
@@ -146,6 +147,24 @@ def test_a_replica_made_from_a_backup_is_followed_from_behind_it_only(pair: Pair
         pair.capture.position, pair.capture.progress = old
         with pytest.raises(GapError, match="the log was purged up to"):
             pair.capture.open()
+
+
+def test_what_was_prepared_at_the_old_primary_leaves_when_the_new_one_commits_it(
+    pair: Pair,
+) -> None:
+    pair.follow()
+    pair.shop.execute(TABLE)
+    pair.capture.until_read()
+    for xid in ("a", "b"):
+        prepare(pair.primary, pair.shop, xid, f"INSERT INTO t VALUES ({ord(xid)}, 0)")
+    pair.capture.until_caught_up()
+    pair.capture.kill()
+    pair.catch_up()
+    with pair.promoted() as there:
+        there.execute("XA COMMIT 'b'", "INSERT INTO t VALUES (1, 0)", "XA COMMIT 'a'")
+        pair.capture.until_caught_up()
+        assert ids(pair.capture) == [ord("b"), 1, ord("a")]
+        assert equal(pair.capture)
 
 
 def test_a_position_inside_a_transaction_of_another_server_is_refused(pair: Pair) -> None:

@@ -14,15 +14,6 @@ from mysql_capture import TABLE, MyCapture, equal
 from mysql_server import READER, RealMySQL
 
 
-def test_an_xa_transaction_stops_it_by_name(shop: Database, capture: MyCapture) -> None:
-    shop.execute(TABLE)
-    capture.until_read()
-    shop.execute("XA START 'x'", "INSERT INTO t VALUES (1, 1)", "XA END 'x'", "XA PREPARE 'x'")
-    shop.execute("XA COMMIT 'x'")
-    with pytest.raises(Stop, match="the XA transaction"):
-        capture.until_caught_up()
-
-
 def test_rows_logged_as_statements_stop_it_by_name(shop: Database, capture: MyCapture) -> None:
     shop.execute(TABLE)
     capture.until_read()

@@ -148,10 +148,37 @@ def images() -> Iterator[str]:
 
 
 def prepared() -> Iterator[str]:
-    """An XA transaction."""
-    yield "CREATE TABLE t (id int PRIMARY KEY)"
-    yield from ("XA START 'x'", "INSERT INTO t VALUES (1)", "XA END 'x'")
-    yield from ("XA PREPARE 'x'", "XA COMMIT 'x'")
+    """XA transactions: committed, rolled back, of one phase, side by side, and one left open."""
+    yield "CREATE TABLE t (id int PRIMARY KEY, n int)"
+
+    def one(xid: str, *changes: str) -> Iterator[str]:
+        yield from (f"XA START {xid}", *changes, f"XA END {xid}")
+
+    yield from one("'x'", "INSERT INTO t VALUES (1, 0), (2, 0)", "UPDATE t SET n = 5 WHERE id = 1")
+    yield from ("XA PREPARE 'x'", "INSERT INTO t VALUES (3, 0)", "XA COMMIT 'x'")
+    yield from one("'x'", "DELETE FROM t WHERE id = 2")
+    yield from ("XA PREPARE 'x'", "XA ROLLBACK 'x'")
+    yield from one("'x'", "SAVEPOINT a", "INSERT INTO t VALUES (4, 0)", "SAVEPOINT b")
+    yield "XA COMMIT 'x' ONE PHASE"
+    yield from one("'none'", "SELECT 1")
+    yield from ("XA PREPARE 'none'", "XA COMMIT 'none'")
+    for number in (10, 11):
+        yield from one(f"'side','{number}',7", f"INSERT INTO t VALUES ({number}, 0)")
+        yield f"XA PREPARE 'side','{number}',7"
+    yield "FLUSH BINARY LOGS"
+    yield from ("XA COMMIT 'side','11',7", "XA COMMIT 'side','10',7")
+    yield "SET GTID_NEXT = 'AUTOMATIC:blue'"
+    yield "SET SESSION binlog_transaction_compression = ON"
+    many = ", ".join(f"({number}, 0)" for number in range(100, 200))
+    yield from one("X'00ff27'", f"INSERT INTO t VALUES {many}", "SAVEPOINT a")
+    yield "XA PREPARE X'00ff27'"
+    yield "SET SESSION binlog_transaction_compression = OFF"
+    yield from one("'open'", "INSERT INTO t VALUES (999, 0)")
+    yield "XA PREPARE 'open'"
+    yield "SET GTID_NEXT = 'AUTOMATIC'"
+    yield "FLUSH BINARY LOGS"
+    yield "XA COMMIT X'00ff27'"
+    yield "UPDATE t SET n = n + 1 WHERE id < 150"
 
 
 def nameless() -> Iterator[str]:

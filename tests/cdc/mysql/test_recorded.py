@@ -6,13 +6,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
@@ -21,143 +18,20 @@ from hypothesis import strategies as st
 
 from cdc.decode import binlog
 from cdc.decode import mysqlvalues as values
-from cdc.decode.binlogevents import Payload, PreviousGtids, RowsEvent, TableEvent
+from cdc.decode.binlogevents import Payload, PreviousGtids, RowsEvent
 from cdc.decode.binlogmysql import encoded
 from cdc.decode.binlogmysql import events_of as payload_events
-from cdc.decode.binlogtables import MYSQL_TEXTS, table_of
 from cdc.decode.gtid import Intervals
 from cdc.decode.mysqljson import changed, json_text
-from cdc.decode.mysqltypes import KINDS, MysqlColumn, logged_column, text
+from cdc.decode.mysqltypes import KINDS, text
 from cdc.errors import UnknownEvent
-from cdc.mariadb.catalog import ColumnFacts, TableFacts
-from cdc.mariadb.connection import Login
 from cdc.mariadb.partial import packed_partly
-from cdc.mariadb.spill import Spill
-from cdc.mariadb.statements import Statement
-from cdc.mariadb.tables import Tables
-from cdc.mariadb.transactions import Transactions
 from cdc.mysql.documents import UNTOLD
-from cdc.mysql.position import Position
-from cdc.mysql.server import MySQL
-from fix_capture import Event, Model, events_of
+from fix_capture import Event, Model
+from mysql_recording import Recording, wanted
 from mysql_values import VALUES
-from schemas.table import TableId
 
-FOLDER = Path(__file__).parent / "recorded"
-SERVER = UUID(int=7)
 LONGEST = 1_000
-
-
-class Recording:
-    """A log, and what SELECT gave; it also answers for the catalogue, which knows no table.
-
-    One that is `asked` knows the tables that are keyed by `id`, and gives their rows again.
-    """
-
-    login = Login("", "")
-    dialect = MySQL()
-
-    def __init__(self, name: str, *, asked: bool = False) -> None:
-        self.asked = asked
-        self.told = json.loads((FOLDER / f"{name}.json").read_text())
-        self.data = (FOLDER / f"{name}.binlog").read_bytes()
-        self.altered: list[Statement] = []
-
-    def find(self, table: TableId) -> TableFacts | None:
-        if not self.asked:
-            return None
-        columns = self.columns()[table.name]
-        facts = (ColumnFacts(c, nullable=True, default=None, generated=False) for c in columns)
-        return TableFacts(
-            table,
-            "InnoDB",
-            transactional=True,
-            versioned=False,
-            rows=0,
-            columns=tuple(facts),
-            primary_key=("id",),
-        )
-
-    @property
-    def connection(self) -> Any:
-        return Answers(self.told)
-
-    def charsets(self) -> Mapping[int, str]:
-        return {int(number): name for number, name in self.told["charsets"].items()}
-
-    def __call__(self, table: TableId) -> bool:
-        return table.schema == "shop"
-
-    def schemas(self) -> set[str]:
-        return {"shop"}
-
-    def logged(self) -> list[bytes]:
-        """The events of all its files, each of which begins with four bytes of its own."""
-        events, at = [], 0
-        while at < len(self.data):
-            if self.data[at : at + 4] == b"\xfebin":
-                at += 4
-            size = int.from_bytes(self.data[at + 9 : at + 13], "little")
-            events.append(self.data[at : at + size])
-            at += size
-        return events
-
-    def transactions(self, memory: int = 1 << 20) -> Transactions:
-        position = Position(1, "", str(SERVER), "binlog.000001", 4)
-        tables = Tables(self, self, {})
-        made = Transactions(
-            position, tables, lambda: Spill(memory), self.altered.append, checksum=True
-        )
-        made.feed(self.logged())
-        return made
-
-    def read(self, memory: int = 1 << 20) -> tuple[list[Event], Position]:
-        """All events of the log, and the position behind them."""
-        transactions, found = self.transactions(memory), []
-        while transactions.advance():
-            pass
-        found = [event for rows in transactions.take() for event in events_of(rows)]
-        transactions.close()
-        assert isinstance(transactions.position, Position)
-        return found, transactions.position
-
-    def columns(self) -> dict[str, list[MysqlColumn]]:
-        """The columns of each table as the log has them."""
-        found: dict[str, list[MysqlColumn]] = {}
-        for data in self.logged():
-            event = binlog.decode(data, checksum=True)[1]
-            if isinstance(event, TableEvent):
-                table = table_of(event, MYSQL_TEXTS)
-                charsets = self.charsets()
-                found[table.table.name] = [logged_column(c, charsets) for c in table.columns]
-        return found
-
-
-class Answers:
-    """A connection to a server that has what SELECT gave, and no more to say."""
-
-    def __init__(self, told: dict[str, Any]) -> None:
-        self._told = told
-        self._found: list[tuple[bytes | None, ...]] = []
-
-    def cursor(self) -> Any:
-        return nullcontext(self)
-
-    def execute(self, query: str, _: object) -> None:
-        table = re.search("FROM `shop`.`([a-z]+)`", query)
-        rows = self._told["tables"][table[1]]["rows"] if table else [[self._told["gtid_executed"]]]
-        self._found = [tuple(wanted(cell, None) for cell in row) for row in rows]
-
-    def fetchall(self) -> list[tuple[bytes | None, ...]]:
-        return self._found
-
-
-def wanted(cell: str | None, make: Callable[[bytes], bytes] | None) -> bytes | None:
-    """What a cell of SELECT is in a record."""
-    if cell is None:
-        return None
-    raw = cell.encode("latin-1")
-    return raw if make is None or raw.startswith(b"sha256 ") else make(raw)
 
 
 def shortened(cell: Any) -> Any:
@@ -263,13 +137,9 @@ def test_each_event_carries_the_transaction_it_was_committed_in() -> None:
     assert all(executed.names(run.origin.txid) for run in runs)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("prepared", "the XA transaction at"), ("nameless", "has no global id")],
-)
-def test_what_cannot_be_captured_stops_by_name(name: str, message: str) -> None:
-    with pytest.raises(UnknownEvent, match=message):
-        Recording(name).read()
+def test_a_transaction_without_an_id_stops_by_name() -> None:
+    with pytest.raises(UnknownEvent, match="has no global id"):
+        Recording("nameless").read()
 
 
 def test_a_set_is_sent_in_the_form_in_which_a_log_begins_with_it() -> None:
