@@ -6,7 +6,7 @@
 
 What is sent and the cursor are not one transaction: a change can come twice. The suite holds a
 target to what makes that harmless: each change comes by a name that is its own, the same whenever
-it comes, and in order; and no cursor moves over a change that was not taken.
+it comes, and in order by row; and no cursor moves over a change that was not taken.
 """
 
 # ruff: noqa: S101 - a suite speaks in asserts
@@ -35,7 +35,10 @@ class ChangesSystem(TargetSystem, Protocol):
     """What the suite needs to know of the receiver, which takes each change once, by its name."""
 
     def names(self) -> Sequence[str]:
-        """Return the names of the changes in the order they came in, also those known already."""
+        """Return the names of the changes in the order they came in, also those known already.
+
+        Changes of different rows may come in any order.
+        """
         ...
 
     def refuse(self, text: bytes) -> None:
@@ -73,17 +76,17 @@ class ChangesContract(CursorContract):
         self, target: Target, system: ChangesSystem
     ) -> None:
         """Also when the batch is cut otherwise: a receiver that knows it passes over it."""
-        rows = [changed(n, b"%d" % n, b"pen", None) for n in (1, 2, 3)]
+        rows = [changed(n, b"1", b"pen %d" % n, None) for n in (1, 2, 3)]
         target.apply(told(rows[0], rows[1]), [span(None, 2)])
         target.place({PLACE: None})
         target.apply(told(rows[0]), [span(None, 1)])
         target.apply(told(rows[1], rows[2]), [span(1, 3)])
         one, two, three = dict.fromkeys(system.names())
         assert list(system.names()) == [one, two, one, two, three]
-        assert self.ids(system) == [b"1", b"2", b"3"]
+        assert system.rows(ITEMS.table) == [(b"1", b"pen 3", None)]
 
     def test_every_change_comes_and_in_order(self, target: Target, system: ChangesSystem) -> None:
-        """None is merged into another: a receiver may count them."""
+        """Those of one row; none is merged into another: a receiver may count them."""
         texts = [b"pen", b"cup", b"jar"]
         target.apply(
             told(*(changed(n, b"1", t, None) for n, t in enumerate(texts))), [span(None, 3)]

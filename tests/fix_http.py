@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -19,7 +20,8 @@ from schemas.change import Cell
 from schemas.table import TableId, TableSchema
 from sinks.http import endpoint as client
 from sinks.http.circuit import Circuit
-from sinks.http.delivery import Batching, Delivery
+from sinks.http.delivery import Delivery
+from sinks.http.plan import Batching
 from sinks.target import Mapped
 from sinks.targets.http import Config, HttpTarget, create
 
@@ -40,6 +42,10 @@ class Asked(NamedTuple):
     headers: dict[str, str]
     body: Any
 
+    def names(self) -> list[str]:
+        """Return the names of its changes."""
+        return [item["key"] for item in self.body] if isinstance(self.body, list) else [self.key]
+
 
 class Receiver:
     """Answers requests. `faults` are what it does instead of working, one request each:
@@ -55,7 +61,7 @@ class Receiver:
         self.faults: deque[Answer | str] = deque()
         self.judge: Callable[[Asked], Answer | None] = lambda _: None
         self.ended = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._scheme = "http"
         if identity is not None:
             self._scheme = "https"
@@ -77,6 +83,10 @@ class Receiver:
         self._thread.join()
         self._server.server_close()
 
+    def names(self) -> list[str]:
+        """Return the names of the changes in the order they came in."""
+        return [name for asked in self.asked for name in asked.names()]
+
     def answer(self, asked: Asked) -> Answer:
         """Work as a good endpoint does."""
         refused = self.judge(asked)
@@ -90,7 +100,12 @@ class Receiver:
         if items is None:
             done = self._do(asked.method, asked.path, asked.key, asked.body)
         else:
-            methods = {"upsert": "PUT", "partial": "PATCH", "delete": "DELETE"}
+            methods = {
+                "upsert": "PUT",
+                "partial": "PATCH",
+                "delete": "DELETE",
+                "truncate": "POST",
+            }
             done = 200
             for item in items:
                 self._do(methods[item["op"]], f"/api{item['path']}", item["key"], item["body"])
@@ -109,6 +124,54 @@ class Receiver:
         self.documents[path] = {**kept, **(body or {})}
         self.known.append(key)
         return 200
+
+
+class Watch:
+    """A `judge` that takes its time, and remembers when each change was under way.
+
+    `delay` gives the seconds for a request, `then` its answer; `most` is how many requests were
+    under way at once.
+    """
+
+    def __init__(
+        self,
+        delay: Callable[[Asked], float] = lambda _: 0.0,
+        then: Callable[[Asked], Answer | None] = lambda _: None,
+    ) -> None:
+        self._delay = delay
+        self._then = then
+        self._lock = threading.Lock()
+        self._clock = 0
+        self._under_way = 0
+        self.most = 0
+        self.began: dict[str, int] = {}
+        self.ended: dict[str, int] = {}
+
+    def __call__(self, asked: Asked) -> Answer | None:
+        self._note(asked, self.began, 1)
+        time.sleep(self._delay(asked))
+        answer = self._then(asked)
+        self._note(asked, self.ended, -1)
+        return answer
+
+    def _note(self, asked: Asked, times: dict[str, int], more: int) -> None:
+        with self._lock:
+            self._clock += 1
+            self._under_way += more
+            self.most = max(self.most, self._under_way)
+            times.update((name, self._clock) for name in asked.names())
+
+    def is_before(self, one: str, other: str) -> bool:
+        """Tell whether `one` was answered before `other` came, or came before it in its request."""
+        names = list(self.began)
+        together = self.began[one] == self.began[other]
+        if together:
+            return names.index(one) < names.index(other)
+        return self.ended[one] < self.began[other]
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # connections that come at once
 
 
 def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
@@ -179,11 +242,7 @@ class Endpoint:
         return sorted(texts, key=repr)
 
     def names(self) -> list[str]:
-        told = []
-        for asked in self.receiver.asked:
-            items = asked.body if isinstance(asked.body, list) else [{"key": asked.key}]
-            told += [item["key"] for item in items]
-        return told
+        return self.receiver.names()
 
     def refuse(self, text: bytes) -> None:
         def judge(asked: Asked) -> Answer | None:
@@ -232,13 +291,17 @@ class Bench:
         self.circuit = Circuit()
         self.endpoint = client.Endpoint(config, self.circuit)
         batching = Batching(config.batch, config.batch_method, config.batch_path)
-        self.delivery = Delivery(self.endpoint.send, config.forms(), batching)
+        self.delivery = Delivery(self.endpoint, config.forms(), batching)
         self.delivery.prepare(schema)
 
     def send(self, *rows: Sequence[Cell], schema: TableSchema | None = None) -> None:
         told_by = schema or self.schema
         self.delivery.prepare(told_by)
         self.delivery.send([Mapped(told_by, list(rows), [])])
+
+    def close(self) -> None:
+        self.delivery.close()
+        self.endpoint.close()
 
     def sent(self) -> list[tuple[str, str, Any]]:
         asked = self.receiver.asked
@@ -253,7 +316,7 @@ def bench(receiver: Receiver) -> Iterator[Callable[..., Bench]]:
             from sinks.testing_changes import CHANGES
 
             made = Bench(receiver, CHANGES, **options)
-            stack.callback(made.endpoint.close)
+            stack.callback(made.close)
             return made
 
         yield make

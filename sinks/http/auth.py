@@ -5,6 +5,7 @@ Source: RFC 6749, 4.4 (client credentials; the client authenticates as 2.3.1 pre
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Generator, Iterator
 
@@ -79,30 +80,58 @@ class _Header(httpx.Auth):
 
 
 class ClientCredentials(httpx.Auth):
-    """A token that is asked for when there is none, when it ends, and once when it is refused."""
+    """A token that is asked for when there is none, when it ends, and once when it is refused.
 
-    requires_response_body = True
+    For any number of threads: one asks, the others wait for what it is given. `tokens` are the
+    present one and the one before it, which requests under way may still carry.
+    """
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
-        self.token = ""
+        self._lock = threading.Lock()
+        self.tokens = ("", "")
         self._until = 0.0
+        self._failed = 0.0
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+    def sync_auth_flow(
+        self, request: httpx.Request
+    ) -> Generator[httpx.Request, httpx.Response, None]:
         """Send `request` with a token; see `httpx.Auth`.
 
         Raises `errors.ConfigError` when the token endpoint refuses the client,
         `errors.TargetUnavailable` when it does not work.
         """
-        fresh = time.monotonic() >= self._until
-        if fresh:
-            self._take((yield self._request()))
-        request.headers["Authorization"] = f"Bearer {self.token}"
+        token, is_fresh = yield from self._token()
+        request.headers["Authorization"] = f"Bearer {token}"
         response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED and not fresh:
-            self._take((yield self._request()))
-            request.headers["Authorization"] = f"Bearer {self.token}"
+        if response.status_code == httpx.codes.UNAUTHORIZED and not is_fresh:
+            token, _ = yield from self._token(refused=token)
+            request.headers["Authorization"] = f"Bearer {token}"
             yield request
+
+    def _token(
+        self, refused: str = ""
+    ) -> Generator[httpx.Request, httpx.Response, tuple[str, bool]]:
+        """Return a token other than `refused`, and whether it was asked for just now.
+
+        Who waited for one that then was not given does not ask once more, and wait as long again.
+        """
+        began = time.monotonic()
+        with self._lock:
+            if self._failed > began:
+                raise TargetUnavailable(f"{self._place} gave no token a moment ago")
+            is_old = self.tokens[0] == refused or time.monotonic() >= self._until
+            if is_old:
+                try:
+                    self._take((yield self._request()))
+                except BaseException:
+                    self._failed = time.monotonic()
+                    raise
+            return self.tokens[0], is_old
+
+    @property
+    def _place(self) -> str:
+        return f"the token endpoint {self._auth.token_url}"
 
     def _request(self) -> httpx.Request:
         auth = self._auth
@@ -115,16 +144,17 @@ class ClientCredentials(httpx.Auth):
 
     def _take(self, response: httpx.Response) -> None:
         self._until = 0.0
-        place = f"the token endpoint {self._auth.token_url}"
+        response.read()
         if response.is_server_error or response.status_code in (408, 429):
-            raise TargetUnavailable(f"{place} answers {response.status_code}")
+            raise TargetUnavailable(f"{self._place} answers {response.status_code}")
         try:
             found = response.json()
-            self.token = str(found["access_token"])
+            token = str(found["access_token"])
             lasts = float(found.get("expires_in") or _USUAL_S)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ConfigError(
-                f"{place} gives no token: it answers {response.status_code}",
+                f"{self._place} gives no token: it answers {response.status_code}",
                 hint="Check auth.client_id, auth.client_secret and auth.scope.",
             ) from None
+        self.tokens = (token, self.tokens[0])
         self._until = time.monotonic() + max(lasts - _EARLY_S, lasts / 2)

@@ -6,10 +6,13 @@
 
 It outlives the worker's sessions, each of which ends with a failure: the worker's own retry then
 finds it open, says so in `cdc status`, and touches neither Kafka nor the endpoint.
+
+What was sent before it opened, and is answered after, neither opens nor closes it once more.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 
 from cdc.errors import TargetUnavailable
@@ -21,30 +24,48 @@ _LONGEST_S = 3600.0
 
 
 class Circuit:
-    """Counts failures in a row. `until` is a time of `time.monotonic`."""
+    """Counts failures in a row; for any number of threads. `until` is of `time.monotonic`."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._opened = 0
         self._failures = 0
         self._until = 0.0
         self._reason = ""
 
-    def succeeded(self) -> None:
-        """Close: the endpoint works."""
-        self._failures = 0
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether nothing was done since the last failure."""
+        return self._failures > 0
 
-    def failed(self, reason: str, wanted_s: float = 0.0) -> TargetUnavailable:
+    def check(self) -> int:
+        """Return how often it was opened, to be told with what comes of the request.
+
+        Raises `errors.TargetUnavailable` while it is open.
+        """
+        with self._lock:
+            left = self._until - time.monotonic()
+            if left > 0:
+                raise self._error(left)
+            return self._opened
+
+    def succeeded(self, opened: int) -> None:
+        """Close: the endpoint works. `opened` is what `check` returned."""
+        with self._lock:
+            if opened == self._opened:
+                self._failures = 0
+
+    def failed(self, opened: int, reason: str, wanted_s: float = 0.0) -> TargetUnavailable:
         """Open, and return the error that says so; `wanted_s` is how long the endpoint asks for."""
-        self._reason = reason
-        pause = max(back_off(self._failures), min(wanted_s, _LONGEST_S))
-        self._failures += 1
-        self._until = time.monotonic() + pause
-        return self._error(pause)
-
-    def check(self) -> None:
-        """Raise `errors.TargetUnavailable` while it is open."""
-        left = self._until - time.monotonic()
-        if left > 0:
-            raise self._error(left)
+        with self._lock:
+            now, pause = time.monotonic(), min(wanted_s, _LONGEST_S)
+            if opened == self._opened:
+                pause = max(back_off(self._failures), pause)
+                self._failures += 1
+                self._opened += 1
+            if now + pause >= self._until:
+                self._reason, self._until = reason, now + pause
+            return self._error(self._until - now)
 
     def _error(self, seconds: float) -> TargetUnavailable:
         times = "" if self._failures == 1 else f" ({self._failures} times in a row)"

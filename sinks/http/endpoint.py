@@ -49,6 +49,7 @@ class Reach(Protocol):
     headers: dict[str, str]
     auth: Auth | None
     timeout: float
+    concurrency: int
 
     def verify(self) -> ssl.SSLContext | bool:
         """Return how the certificate is judged."""
@@ -82,11 +83,15 @@ def retry_after(value: str | None) -> float:
 
 
 class Endpoint:
-    """Sends requests, one at a time, over connections that are kept."""
+    """Sends requests over connections that are kept; for `concurrency` threads at once.
+
+    `httpx.Client` may be shared between threads, as its docstring says.
+    """
 
     def __init__(self, reach: Reach, circuit: Circuit) -> None:
         self._reach = reach
         self._circuit = circuit
+        self.concurrency = reach.concurrency
         self._flow = None if reach.auth is None else reach.auth.flow()
         # It would log each request with its URL, and so with values of rows.
         logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -96,6 +101,7 @@ class Endpoint:
             auth=self._flow,
             timeout=reach.timeout,
             verify=reach.verify(),
+            limits=httpx.Limits(max_keepalive_connections=self.concurrency),
             follow_redirects=False,
             trust_env=False,
         )
@@ -104,31 +110,38 @@ class Endpoint:
         """Let go of the connections."""
         self._client.close()
 
+    def at_once(self) -> int:
+        """Return how many requests may be under way now: after a failure the trial alone."""
+        return 1 if self._circuit.is_on_trial else self.concurrency
+
     def send(self, request: Request) -> None:
         """Send `request` and return once it is done.
 
         Raises `errors.DataError` when this one is refused, `errors.TargetUnavailable` when it is to
         be sent again, `errors.Stop` and `errors.ConfigError` when none would be taken.
         """
-        self._circuit.check()
+        opened = self._circuit.check()
         headers = {"Idempotency-Key": request.key}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        response, said = self._answer(request, headers)
+        response, said = self._answer(request, headers, opened)
         gone = request.method == "DELETE" and response.status_code in _GONE
         if not (response.is_success or gone):
-            raise self._failure(request, response, said)
-        self._circuit.succeeded()
+            raise self._failure(request, response, said, opened)
+        self._circuit.succeeded(opened)
 
     def look(self) -> int:
         """Return the status of a HEAD of the base URL, which changes nothing; raises as `send`."""
         request = Request("HEAD", "", f"HEAD {self._reach.url}", "")
-        response, said = self._answer(request, {})
+        opened = self._circuit.check()
+        response, said = self._answer(request, {}, opened)
         if response.status_code in (401, 403, 407) or response.is_server_error:
-            raise self._failure(request, response, said)
+            raise self._failure(request, response, said, opened)
         return response.status_code
 
-    def _answer(self, request: Request, headers: Mapping[str, str]) -> tuple[httpx.Response, str]:
+    def _answer(
+        self, request: Request, headers: Mapping[str, str], opened: int
+    ) -> tuple[httpx.Response, str]:
         """Return an answer and the beginning of what it says."""
         deadline = time.monotonic() + 2 * self._reach.timeout
         said = b""
@@ -142,21 +155,25 @@ class Endpoint:
                         break  # it is left unread, and its connection is closed
         except httpx.TransportError as error:
             text = str(error) or type(error).__name__
-            raise self._circuit.failed(self._shown(f"{request.name}: {text}")) from error
+            reason = self._shown(f"{request.name}: {text}")
+            raise self._circuit.failed(opened, reason) from error
         except httpx.InvalidURL as error:
             raise DataError(f"{request.name}: the path is no URL: {error}") from error
         return response, said[:_READ_BYTES].decode(errors="replace")
 
-    def _failure(self, request: Request, response: httpx.Response, said: str) -> CdcError:
+    def _failure(
+        self, request: Request, response: httpx.Response, said: str, opened: int
+    ) -> CdcError:
         status, reason = response.status_code, self._reason(request, response, said)
         if status in _LATER or (response.is_server_error and status not in _MISCONFIGURED):
-            return self._circuit.failed(reason, retry_after(response.headers.get("Retry-After")))
+            wanted_s = retry_after(response.headers.get("Retry-After"))
+            return self._circuit.failed(opened, reason, wanted_s)
         if response.is_redirect:
             place = self._shown(response.headers.get("Location", ""))[:_SAID]
             return ConfigError(reason, hint=f"It points to {place}: set `url` to where it is.")
         if status in _MISCONFIGURED:
             return PreflightFailed(reason, hint=_MISCONFIGURED[status])
-        self._circuit.succeeded()  # it works, though it does not take this
+        self._circuit.succeeded(opened)  # it works, though it does not take this
         return DataError(reason)
 
     def _reason(self, request: Request, response: httpx.Response, said: str) -> str:
@@ -169,7 +186,7 @@ class Endpoint:
         """Return `text` without any secret it may repeat."""
         secrets = [] if self._reach.auth is None else list(self._reach.auth.secrets())
         if isinstance(self._flow, ClientCredentials):
-            secrets.append(self._flow.token)
+            secrets += self._flow.tokens
         for secret in filter(None, secrets):
             text = text.replace(secret, "***")
         return text

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from cdc.errors import ConfigError, DataError
 from sinks.documents import plain
 
-__all__ = ["OURS", "Values", "body_of", "check", "path_of"]
+__all__ = ["OURS", "Values", "body_of", "check", "names", "path_of"]
 
 OURS = ("$schema", "$table", "$key", "$row", "$op", "$name", "$at")
 """What every change has beside its columns; see `sinks/targets/http.md`."""
@@ -51,6 +51,11 @@ def check(template: Any) -> Any:
         for inner in template:
             check(inner)
     return template
+
+
+def names(template: str) -> frozenset[str]:
+    """Return the placeholders of a path. Raises `ValueError` as `check`."""
+    return frozenset(name for _, name in _parts(template) if name is not None)
 
 
 def path_of(template: str, known: Iterable[str], place: str) -> Callable[[Values], str]:

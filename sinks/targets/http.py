@@ -1,6 +1,6 @@
 """An HTTP endpoint as a target: each change a request, effectively once by its key.
 
-    cursors: do the spans start there? ─▶ requests, in source order ─▶ cursors: one transaction
+    cursors: do the spans start there? ─▶ requests, in order by row ─▶ cursors: one transaction
     in Kafka                               each with its own key        in Kafka
 
 The endpoint keeps no cursor, so a request that was answered and a cursor that moved are not one
@@ -29,8 +29,9 @@ from schemas.table import TableSchema
 from sinks.changes import one_by_one
 from sinks.http.auth import Auth
 from sinks.http.circuit import Circuit
-from sinks.http.delivery import Batching, Delivery, Form, Forms
+from sinks.http.delivery import Delivery
 from sinks.http.endpoint import Endpoint
+from sinks.http.plan import Batching, Form, Forms
 from sinks.kafka.cursors import CursorTopic, kafka_of
 from sinks.kafka.sole import SoleTarget, forget
 from sinks.mapping import Tables
@@ -75,6 +76,9 @@ class Config(BaseModel):
     )
     batch_path: str = Field(
         default="/", pattern="^/[^{}]*$", description="Path of a request for several changes"
+    )
+    concurrency: int = Field(
+        default=1, ge=1, le=64, description="Requests under way at once, of different rows"
     )
     headers: dict[str, str] = Field(
         default_factory=dict, description="Further headers; secrets belong under `auth`"
@@ -146,14 +150,17 @@ class HttpTarget(SoleTarget):
         self.close()
         config = self._config
         config.circuit.check()
-        self._endpoint = Endpoint(config, config.circuit)
+        self._endpoint = endpoint = Endpoint(config, config.circuit)
         batching = Batching(config.batch, config.batch_method, config.batch_path)
-        self._delivery = Delivery(self._endpoint.send, config.forms(), batching)
+        self._delivery = Delivery(endpoint, config.forms(), batching)
         self._cursors.open()
 
     def close(self) -> None:
-        """Let go of every connection."""
-        endpoint, self._endpoint, self._delivery = self._endpoint, None, None
+        """Let go of every connection, when what is under way is answered."""
+        sending, self._delivery = self._delivery, None
+        endpoint, self._endpoint = self._endpoint, None
+        if sending is not None:
+            sending.close()
         if endpoint is not None:
             endpoint.close()
         self._cursors.close()

@@ -16,3 +16,11 @@ class TestHttp(ChangesContract):
     @pytest.fixture
     def system(self, make_endpoint: Callable[..., Endpoint]) -> Endpoint:
         return make_endpoint()
+
+
+class TestHttpAtOnce(ChangesContract):
+    """The suite, with requests of several rows under way at once."""
+
+    @pytest.fixture
+    def system(self, make_endpoint: Callable[..., Endpoint]) -> Endpoint:
+        return make_endpoint(concurrency=8)

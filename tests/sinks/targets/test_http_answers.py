@@ -111,7 +111,8 @@ def test_the_circuit_opens_for_longer_with_each_failure_and_closes_with_an_answe
     circuit = Circuit()
 
     def pause(wanted: float = 0.0) -> float:
-        error = circuit.failed("down", wanted)
+        circuit._until = 0.0  # the pause before is over
+        error = circuit.failed(circuit.check(), "down", wanted)
         with pytest.raises(TargetUnavailable):
             circuit.check()
         assert ("times" in str(error)) == (circuit._failures > 1)
@@ -120,8 +121,25 @@ def test_the_circuit_opens_for_longer_with_each_failure_and_closes_with_an_answe
     first, *_, last = [pause() for _ in range(10)]
     assert first < 1 < last
     assert 3500 < pause(1e9) <= 3600
-    circuit.succeeded()
+    circuit._until = 0.0
+    circuit.succeeded(circuit.check())
     assert pause() < 1
+
+
+def test_requests_that_fail_together_are_one_failure_and_the_longest_pause_counts() -> None:
+    circuit = Circuit()
+    first, second, third, last = (circuit.check() for _ in range(4))
+    assert "times" not in str(circuit.failed(first, "down"))
+    assert "times" not in str(circuit.failed(second, "busy", 90.0))
+    assert "times" not in str(circuit.failed(third, "down"))
+    circuit.succeeded(last)  # sent before it opened
+    assert circuit.is_on_trial
+    with pytest.raises(TargetUnavailable, match="busy") as caught:
+        circuit.check()
+    assert "90 s" in caught.value.hint
+    circuit._until = 0.0
+    circuit.succeeded(circuit.check())
+    assert not circuit.is_on_trial
 
 
 def test_what_was_sent_before_an_outage_is_known(bench: Make, receiver: Receiver) -> None:

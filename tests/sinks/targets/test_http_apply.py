@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import pytest
 
 from cdc.connector import Context
 from cdc.errors import TargetUnavailable
-from cdc.publish import Publisher
 from fix_http import Answer, Asked, Endpoint, Receiver
 from fix_pipeline import Pipeline, wait_until
-from fix_sink import Running, changes, commit, delete, insert, piece, update
-from schemas.change import ABSENT, Change, Op
-from sinks.letters import LetterTopic
-from sinks.target import TopicPartition
+from schemas.change import Cell, Stamp
+from sinks.target import Span, TopicPartition
 from sinks.targets import http
-from sinks.testing import PLACE, span
+from sinks.testing import PLACE, SECOND, span
 from sinks.testing_changes import CHANGES, changed, told
 
 Make = Callable[..., Endpoint]
 
-# A worker that applies twice and is killed on the way.
+# A worker that applies three times and is killed on the way.
 WORKER = """
-import sys
+import json, sys
 from cdc.connector import Context
 from cdc.kafka import KafkaConfig
 from sinks.targets.http import Config, create
 from sinks.testing import span
 from sinks.testing_changes import CHANGES, changed, told
 
-url, bootstrap, pipeline = sys.argv[1:]
+bootstrap, pipeline, options = sys.argv[1:]
 kafka = KafkaConfig.model_validate({"bootstrap": bootstrap, "registry": "http://127.0.0.1:1"})
-target = create(Context(pipeline, "crm", kafka), Config.model_validate({"url": url, "tables": []}))
+config = Config.model_validate({"tables": [], **json.loads(options)})
+target = create(Context(pipeline, "crm", kafka), config)
 target.open()
 target.prepare(CHANGES)
 target.apply(told(changed(0, b"1", b"pen", None)), [span(None, 1)])
 target.apply(told(changed(1, b"1", b"cup", None), changed(2, b"2", b"jar", None)), [span(1, 3)])
+target.apply(told(*(changed(n, b"%d" % n, b"many", None) for n in range(3, 40))), [span(3, 40)])
 """
 POINTS = {
     "sink.before_stage": (1, 1),
@@ -54,15 +54,24 @@ POINTS = {
 """Failpoint → the cursor it leaves, and how many changes were sent by then."""
 
 
+@pytest.mark.parametrize("concurrency", [1, 8])
 def test_a_worker_killed_anywhere_repeats_its_requests_with_the_same_keys(
-    pipeline: Pipeline,
+    pipeline: Pipeline, concurrency: int
 ) -> None:
     with ExitStack() as stack:
         receivers = {point: Receiver() for point in POINTS}
         for receiver in receivers.values():
             stack.callback(receiver.close)
         workers = [
-            _killed(stack, f"{point}=kill:2", receivers[point], pipeline) for point in POINTS
+            _started(
+                stack,
+                _name(pipeline, point),
+                receivers[point],
+                pipeline,
+                concurrency=concurrency,
+                failpoint=f"{point}=kill:2",
+            )
+            for point in POINTS
         ]
         for worker in workers:
             _, said = worker.communicate(timeout=60)
@@ -70,7 +79,7 @@ def test_a_worker_killed_anywhere_repeats_its_requests_with_the_same_keys(
         for (point, (cursor, sent)), receiver in zip(
             POINTS.items(), receivers.values(), strict=True
         ):
-            endpoint = Endpoint(receiver, pipeline)
+            endpoint = Endpoint(receiver, pipeline, concurrency=concurrency)
             endpoint.context = Context(_name(pipeline, point), "crm", pipeline.kafka)
             stack.callback(endpoint.close)
             assert len(receiver.asked) == sent
@@ -89,18 +98,92 @@ def _name(pipeline: Pipeline, point: str) -> str:
     return f"{pipeline.name}-{point.replace('.', '-')}"
 
 
-def _killed(
-    stack: ExitStack, failpoint: str, receiver: Receiver, pipeline: Pipeline
+def _started(
+    stack: ExitStack, name: str, receiver: Receiver, pipeline: Pipeline, **more: Any
 ) -> subprocess.Popen[str]:
-    name = _name(pipeline, failpoint.partition("=")[0])
+    """Start the worker; `more` are its options, and the `failpoint` it dies at."""
+    failpoint = more.pop("failpoint", "")
+    options = json.dumps({"url": receiver.url, **more})
     process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, receiver.url, pipeline.kafka.bootstrap, name],
+        [sys.executable, "-c", WORKER, pipeline.kafka.bootstrap, name, options],
         env={**os.environ, "CDC_FAILPOINTS": failpoint, "PYTHONPATH": "."},
         stderr=subprocess.PIPE,
         text=True,
     )
     stack.callback(process.kill)
     return process
+
+
+def test_a_worker_killed_with_requests_under_way_skips_nothing(
+    pipeline: Pipeline, receiver: Receiver
+) -> None:
+    waiting, dead = threading.Semaphore(0), threading.Event()
+
+    def judge(_: Asked) -> None:
+        if len(receiver.asked) > 12 and not dead.is_set():
+            waiting.release()
+            dead.wait(60)
+
+    receiver.judge = judge
+    with ExitStack() as stack:
+        stack.callback(dead.set)
+        worker = _started(stack, pipeline.name, receiver, pipeline, concurrency=8)
+        for _ in range(3):
+            assert waiting.acquire(timeout=60)
+        worker.kill()
+        worker.communicate(timeout=60)
+    before = receiver.names()
+    target = Endpoint(receiver, pipeline, concurrency=8).open(CHANGES)
+    stored = target.cursors([PLACE])[PLACE]
+    assert stored is not None
+    assert stored.offset == 3
+    target.apply(told(*(changed(n, b"%d" % n, b"many", None) for n in range(3, 40))), [span(3, 40)])
+    target.close()
+    assert set(receiver.names()[len(before) :]) > set(before[3:])
+    assert len(set(receiver.known)) == 40
+
+
+def test_an_error_with_others_under_way_leaves_each_partition_where_it_is_answered(
+    make_endpoint: Make, receiver: Receiver
+) -> None:
+    """Changes 0, 2, 4 … of a source are in one partition, 1, 3, 5 … in the other."""
+
+    def of(place: int) -> Sequence[Cell]:
+        row = list(changed(place // 2, b"%d" % place, b"pen", None, at=Stamp(1, 100, place)))
+        row[7] = b"%d" % (place % 2)
+        return row
+
+    def judge(asked: Asked) -> Answer | None:
+        if not asked.path.endswith("/7"):
+            return None
+        wait_until(lambda: len(receiver.known) >= 9, "those behind it are answered")
+        return 503, {}, b""
+
+    receiver.judge = judge
+    endpoint = make_endpoint(concurrency=4)
+    target = endpoint.open(CHANGES)
+    steps = told(*(of(place) for place in range(20)))
+    with pytest.raises(TargetUnavailable, match="503"):
+        target.apply(steps, [span(None, 10), span(None, 10, SECOND)])
+    stored = target.cursors([PLACE, SECOND])
+    assert {p: (c.offset, c.stamp) for p, c in stored.items() if c is not None} == {
+        PLACE: (4, Stamp(1, 100, 6)),
+        SECOND: (3, Stamp(1, 100, 5)),
+    }
+    before = len(receiver.asked)
+    receiver.judge = lambda _: None
+    endpoint.config.circuit._until = 0.0  # the pause is over
+    again = endpoint.open(CHANGES)
+    spans = [Span(place, stored[place], span(None, 10).end) for place in (PLACE, SECOND)]
+    again.apply(told(*(of(place) for place in range(7, 20))), spans)
+    assert sorted(receiver.names()[before:]) == sorted(
+        f"shop.public.items:1-100-{place}-0" for place in range(7, 20)
+    )
+    assert len(receiver.known) == len(set(receiver.known)) == 20
+    assert {p: c.offset for p, c in again.cursors([PLACE, SECOND]).items() if c} == {
+        PLACE: 10,
+        SECOND: 10,
+    }
 
 
 def test_after_an_outage_the_rest_of_a_cut_is_sent(make_endpoint: Make, receiver: Receiver) -> None:
@@ -163,56 +246,3 @@ def test_dropping_a_sink_forgets_its_cursors_and_asks_the_endpoint_nothing(
     assert said == [f"cursors of sink crm in {endpoint.context.pipeline}.cursors"]
     assert endpoint.open(CHANGES).cursors([PLACE]) == {PLACE: None}
     assert receiver.asked == []
-
-
-@pytest.fixture
-def run(receiver: Receiver, run_into: Callable[..., Running]) -> Callable[..., Running]:
-    """Start a sink into the endpoint."""
-    return partial(run_into, http, url=receiver.url)
-
-
-def no_bad_names(asked: Asked) -> Answer | None:
-    bad = isinstance(asked.body, dict) and asked.body.get("name") == "bad"
-    return (422, {}, b"no such name") if bad else None
-
-
-def test_a_worker_sends_every_change_and_puts_aside_what_is_refused(
-    run: Callable[..., Running], publisher: Publisher, receiver: Receiver, pipeline: Pipeline
-) -> None:
-    receiver.judge = no_bad_names
-    receiver.faults.append((500, {}, b""))  # and again after the pause
-    first = changes(1, insert(b"1", b"pen"), insert(b"2", b"bad"), insert(b"3", b"cup"))
-    second = changes(2, update(b"1", b"pencil"), delete(b"3", None), update(b"1", ABSENT))
-    moved = Change(Op.UPDATE, (b"1", b"pencil"), (b"9", b"pencil"))
-    third = changes(3, moved)
-    left = changes(4, insert(b"5", b"draft"), update(b"2", b"draft"), Change(Op.TRUNCATE))
-    for number, rows in enumerate((first, second, third, left), 1):
-        commit(publisher, piece(number, rows))
-    running = run(
-        tables={f"{pipeline.source}.*": {"where": "id == 1 || name != 'draft'"}},
-        truncate={"method": "POST", "path": "/{$table}/clear"},
-        partial="skip",
-    )
-
-    def done() -> bool:
-        running.check()
-        return bool(receiver.asked) and receiver.asked[-1].path.endswith("/clear")
-
-    wait_until(done, "every change is sent")
-    running.stop()
-    went = [(one.method, one.path.removeprefix("/api")) for one in receiver.asked[1:]]
-    assert went == [
-        ("PUT", "/items/1"),
-        ("PUT", "/items/2"),
-        ("PUT", "/items/3"),
-        ("PUT", "/items/1"),
-        ("DELETE", "/items/3"),
-        ("DELETE", "/items/1"),
-        ("PUT", "/items/9"),
-        ("DELETE", "/items/2"),
-        ("POST", "/items/clear"),
-    ]
-    assert "retrying" in running.told.states
-    letters = LetterTopic(pipeline.kafka, pipeline.name)
-    assert ["no such name" in letter.reason for letter in letters.ledger("crm").open()] == [True]
-    letters.close()
