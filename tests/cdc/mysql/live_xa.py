@@ -138,12 +138,20 @@ def test_a_server_killed_in_the_midst_of_them_is_gone_on_from(own: RealMySQL) ->
         capture.kill()
 
 
-@pytest.mark.parametrize("setting", ["sync_binlog = 1", "sync_binlog = 0", "binlog_order_commits"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("sync_binlog = 1",),
+        ("sync_binlog = 0",),
+        ("binlog_order_commits = OFF",),
+        ("sync_binlog = 0", "binlog_group_commit_sync_delay = 5000"),
+    ],
+)
 def test_a_snapshot_under_xa_transactions_ends_equal(
-    server: RealMySQL, shop: Database, make: Make, setting: str
+    server: RealMySQL, shop: Database, make: Make, settings: tuple[str, ...]
 ) -> None:
-    """With slow commits a transaction is long in the log before the tables have it."""
-    server.execute(f"SET GLOBAL {setting.replace('commits', 'commits = OFF')}")
+    """The last have a commit in the log for 5 ms before the tables have it."""
+    server.execute(*(f"SET GLOBAL {setting}" for setting in settings))
     shop.execute(NUMBERED, f"INSERT INTO t {numbers(999)}")
     try:
         for _ in range(4):
@@ -155,6 +163,7 @@ def test_a_snapshot_under_xa_transactions_ends_equal(
             capture.kill()
     finally:
         server.execute("SET GLOBAL sync_binlog = 1", "SET GLOBAL binlog_order_commits = ON")
+        server.execute("SET GLOBAL binlog_group_commit_sync_delay = 0")
 
 
 def test_a_table_without_a_key_ends_equal_under_xa_transactions(
