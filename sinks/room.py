@@ -216,7 +216,7 @@ _MARIADB: dict[str, _Make] = {
     "datetime": _clock("moment", alone=0),
     "timestamp": _clock("moment", zoned=True, alone=0),
 }
-_DIALECTS = {"postgres": _POSTGRES, "mariadb": _MARIADB}
+_DIALECTS = {"postgres": _POSTGRES, "mariadb": _MARIADB, "mysql": _MARIADB}
 _LOGICAL: dict[str, _Room] = {
     "int16": _integer(16)(()),
     "int32": _integer(32)(()),

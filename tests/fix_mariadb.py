@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
 
@@ -13,8 +14,10 @@ from cdc.connector import Context
 from cdc.local import LocalMariaDB
 from schemas.table import TableId, TableSchema
 from sinks.mariadb.catalog import place_of
+from sinks.mariadb.dialect import Dialect
+from sinks.mariadb.server import MariaDB
+from sinks.mariadb.target import MariaDBTarget
 from sinks.targets import mariadb as mariadb_target
-from sinks.targets.mariadb import Config, MariaDBTarget, create
 
 CONTEXT = Context("shop", "mirror")
 
@@ -40,20 +43,21 @@ class Place:
     Tables of the schema `shop` lie in a database of that name, dropped with it.
     """
 
-    module = mariadb_target
+    module: ClassVar[ModuleType] = mariadb_target
+    dialect: ClassVar[Dialect] = MariaDB()
     context = CONTEXT
 
-    def __init__(self, server: LocalMariaDB, url: str, **options: object) -> None:
+    def __init__(self, server: Any, url: str, **options: object) -> None:
         self.server = server
         self.url = url
         self.database = url.rpartition("/")[2]
         self.options = {"url": url, "tables": ["shop.*"], **options}
-        self.config = Config.model_validate(self.options)
+        self.config = self.module.Config.model_validate(self.options)
         self.opened: list[MariaDBTarget] = []
         self._connection = server.connect(self.database)
 
     def connect(self) -> MariaDBTarget:
-        self.opened.append(create(CONTEXT, self.config))
+        self.opened.append(self.module.create(CONTEXT, self.config))
         return self.opened[-1]
 
     def open(self, *schemas: TableSchema) -> MariaDBTarget:
@@ -83,9 +87,26 @@ class Place:
             self.query("DROP DATABASE shop")
         self._connection.close()
 
+    def be_impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have sessions wait a second for a lock, and two for a worker that is silent."""
+        short = {"innodb_lock_wait_timeout": 1, "idle_transaction_timeout": 2}
+        monkeypatch.setattr(MariaDB, "settings", {**MariaDB.settings, **short})
+
 
 @pytest.fixture
-def maria_place(mariadb: LocalMariaDB, fresh: str) -> Iterator[Place]:
-    place = Place(mariadb, fresh)
-    yield place
-    place.close()
+def make_place(mariadb: LocalMariaDB, fresh: str) -> Iterator[Callable[..., Place]]:
+    """Give what makes a place, by the options of the sink."""
+    made: list[Place] = []
+
+    def one(**options: object) -> Place:
+        made.append(Place(mariadb, fresh, **options))
+        return made[-1]
+
+    yield one
+    for place in made:
+        place.close()
+
+
+@pytest.fixture
+def maria_place(make_place: Callable[..., Place]) -> Place:
+    return make_place()

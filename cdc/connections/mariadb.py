@@ -32,6 +32,7 @@ __all__ = [
     "connect",
     "fetch",
     "guard",
+    "pin",
     "quoted",
 ]
 
@@ -77,6 +78,7 @@ _AWAY = (
     1203,  # a user's own limit of connections
     1226,  # the same, or of questions in an hour
     1927,  # the connection was killed
+    4031,  # MySQL: it was silent for too long
     4150,  # the server is shutting down
 )
 """Codes of a connection that was lost, or could not be had now."""
@@ -116,16 +118,15 @@ def address(login: Login) -> Address:
         parts = urlsplit(login.url)
         port = parts.port or _PORT
     except ValueError:
-        raise _unreadable("it is no URL") from None
+        raise _unreadable(login, "it is no URL") from None
     if parts.scheme not in _SCHEMES or not parts.hostname:
-        raise _unreadable(
-            "it names no host, or begins with another word than mariadb:// or mysql://"
-        )
-    options = _options(parts)
+        told = "it names no host, or begins with another word than mariadb:// or mysql://"
+        raise _unreadable(login, told)
+    options = _options(login, parts)
     default = "PREFERRED" if is_loopback(parts.hostname) else "VERIFY_IDENTITY"
     mode = options.pop("ssl-mode", default).upper()
     if mode not in _SSL_MODES:
-        raise _unreadable(f"ssl-mode is one of {', '.join(_SSL_MODES)}")
+        raise _unreadable(login, f"ssl-mode is one of {', '.join(_SSL_MODES)}")
     return Address(
         host=parts.hostname,
         port=port,
@@ -137,19 +138,20 @@ def address(login: Login) -> Address:
     )
 
 
-def _options(parts: SplitResult) -> dict[str, str]:
+def _options(login: Login, parts: SplitResult) -> dict[str, str]:
     given = parse_qsl(parts.query, keep_blank_values=True)
     options = {name.replace("_", "-"): value for name, value in given}
     unknown = sorted(options.keys() - set(_OPTIONS))
     if unknown:
-        raise _unreadable(f"{unknown[0]} is no option of it: {', '.join(_OPTIONS)}")
+        raise _unreadable(login, f"{unknown[0]} is no option of it: {', '.join(_OPTIONS)}")
     return options
 
 
-def _unreadable(why: str) -> ConfigError:
+def _unreadable(login: Login, why: str) -> ConfigError:
+    scheme = login.system.lower()
     return ConfigError(
-        f"the MariaDB URL cannot be read: {why}",
-        hint="write mariadb://user:password@host:3306/database, with %40 for an @ in a password",
+        f"the {login.system} URL cannot be read: {why}",
+        hint=f"write {scheme}://user:password@host:3306/database, with %40 for an @ in a password",
     )
 
 
@@ -183,11 +185,15 @@ def connect(login: Login, settings: Mapping[str, str | int] | None = None) -> Co
         connection.connect(_socket(to))
         # A statement may take as long as it needs; a peer that is gone is noticed all the same.
         vars(connection)["_read_timeout"] = None  # there is no public way
-        values = {**_PINNED, **(settings or {})}
-        names = ", ".join(f"SESSION {name} = %s" for name in values)
-        with connection.cursor() as cursor:
-            cursor.execute(f"SET {names}", tuple(values.values()))
+        pin(connection, {**_PINNED, **(settings or {})})
     return connection
+
+
+def pin(connection: Connection, settings: Mapping[str, str | int]) -> None:
+    """Set variables of the session. Raises as the driver does for one that is not known."""
+    names = ", ".join(f"SESSION {name} = %s" for name in settings)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET {names}", tuple(settings.values()))
 
 
 def _socket(to: Address) -> socket.socket:

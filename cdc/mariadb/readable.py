@@ -1,4 +1,4 @@
-"""A MariaDB table as `cdc verify` reads it: in the texts a source reads it as, or joined to one.
+"""A table of MariaDB or MySQL as `cdc verify` reads it: in a source's texts, or joined to one.
 
 Rows that are only compared are joined by the server and sent as one text for a range, since the
 driver takes its time for each row. Types that the server prints otherwise than a source does are
@@ -26,6 +26,7 @@ from cdc.mariadb.connection import (
     unread,
     whole_guard,
 )
+from cdc.mariadb.dialect import Dialect
 from cdc.mariadb.position import Place
 from cdc.mariadb.server import MariaDB
 from cdc.verify.readable import NULL_MARK, NotThere, Piece, Row, Wanted, lines_of
@@ -44,10 +45,12 @@ _LONGEST = "SET SESSION group_concat_max_len = 4294967295"
 class MariaDBTable:
     """See `cdc.verify.readable.Readable` and `Lined`."""
 
-    engine = "mariadb"
-
-    def __init__(self, login: Login, place: tuple[str, str], wanted: Wanted) -> None:
+    def __init__(
+        self, login: Login, place: tuple[str, str], wanted: Wanted, dialect: Dialect | None = None
+    ) -> None:
         self._login, self._wanted = login, wanted
+        self._dialect = dialect or MariaDB()
+        self.engine = self._dialect.word
         self._table = TableId(*place)
         self._connection: Connection | None = None
         self._columns: list[MysqlColumn] = []
@@ -57,7 +60,7 @@ class MariaDBTable:
         """Connect and look the table up."""
         self.close()
         self._connection = connect(self._login)
-        found = Catalog(self._connection, self._login, MariaDB()).find(self._table)
+        found = Catalog(self._connection, self._login, self._dialect).find(self._table)
         if found is None:
             raise NotThere(f"there is no table {self._table}")
         known = {facts.column.name.lower(): facts.column for facts in found.columns}
@@ -205,7 +208,7 @@ class MariaDBSource(MariaDBTable):
 
     def here(self) -> tuple[int, Place]:
         """Return the server and the end of its log: a commit is written there before it is seen."""
-        catalog = Catalog(self._live(), self._login, MariaDB())
+        catalog = Catalog(self._live(), self._login, self._dialect)
         return int(catalog.variable("server_id")), catalog.log_end()
 
     def has_passed(self, position: Mapping[str, Any], here: tuple[int, Place]) -> bool:

@@ -16,7 +16,8 @@ from functools import partial
 
 from cdc.connections.mariadb import Connection, fetch
 from cdc.connector import Context
-from sinks.mariadb.cursors import NAMES, TABLE_OPTIONS, CursorTable, has
+from sinks.mariadb.cursors import NAMES, CursorTable, has, table_options
+from sinks.mariadb.dialect import Dialect
 from sinks.stored import VERSION, Places, place_of, released, stand
 from sinks.target import Barrier
 
@@ -27,7 +28,7 @@ CREATE TABLE IF NOT EXISTS tailrace_barriers ({NAMES}
     topic_id VARCHAR(100) NOT NULL, at_offset BIGINT NOT NULL,
     incarnation BIGINT NOT NULL, `commit` BIGINT NOT NULL, ordinal BIGINT NOT NULL,
     sub INT NOT NULL, version INT NOT NULL,
-    PRIMARY KEY (pipeline, sink, topic, `partition`)) {TABLE_OPTIONS}
+    PRIMARY KEY (pipeline, sink, topic, `partition`))
 """
 _READ = """
 SELECT c.`partition`, c.next_offset, c.incarnation, c.`commit`, c.ordinal, c.sub,
@@ -51,14 +52,15 @@ _FORGET = "DELETE FROM tailrace_barriers WHERE pipeline = %s AND sink = %s"
 class BarrierTable:
     """The waiting partitions of one sink."""
 
-    def __init__(self, context: Context, cursors: CursorTable) -> None:
+    def __init__(self, context: Context, cursors: CursorTable, dialect: Dialect) -> None:
         self._owner = (context.pipeline, context.name)
+        self._options = table_options(dialect)
         self._cursors = cursors
 
     def create(self, connection: Connection) -> None:
         """Make the table where it is missing."""
         if not has(connection, "tailrace_barriers"):
-            connection.query(_CREATE)
+            connection.query(f"{_CREATE} {self._options}")
 
     def meet(
         self, connection: Connection, barrier: Barrier, empty: Callable[[], None]

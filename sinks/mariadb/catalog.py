@@ -1,6 +1,6 @@
 """Which tables and columns the server has, and how missing ones are made.
 
-MariaDB calls a schema a database. A table of `public`, or of none, lies in the database that the
+The server calls a schema a database. A table of `public`, or of none, lies in the database that the
 URL names, one of another schema in the database of that name.
 
 What is asked of a table is decided in `sinks.policy`; here are its statements. Those of one version
@@ -18,8 +18,9 @@ from pymysql.constants import ER
 
 from cdc.connections.mariadb import Connection, code_of, fetch, quoted
 from cdc.errors import PreflightFailed, SchemaIncompatible
-from schemas.table import Column, TableId, TableSchema, Type
-from sinks.mariadb.cursors import TABLE_OPTIONS
+from schemas.table import Column, TableId, TableSchema
+from sinks.mariadb.cursors import table_options
+from sinks.mariadb.dialect import Dialect
 from sinks.mariadb.existing import (
     Existing,
     ExistingColumn,
@@ -29,7 +30,6 @@ from sinks.mariadb.existing import (
     refuse_names,
     refuse_unlike,
 )
-from sinks.mariadb.forms import key_storage, storage
 from sinks.mariadb.refused import is_of_a_value
 from sinks.mariadb.transactions import LACKING, LOCKED
 from sinks.policy import Change, Declared, SchemaChanges, changes, plan, stopped
@@ -49,12 +49,14 @@ FROM information_schema.TABLES t WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s
 """
 _COLUMNS = """
 SELECT COLUMN_NAME, COLUMN_TYPE, DATA_TYPE, CHARACTER_SET_NAME, COLLATION_NAME,
-       IS_GENERATED = 'ALWAYS', COALESCE(NUMERIC_SCALE, DATETIME_PRECISION, 0), IS_NULLABLE = 'NO'
+       COALESCE(GENERATION_EXPRESSION, '') <> '',
+       COALESCE(NUMERIC_SCALE, DATETIME_PRECISION, 0), IS_NULLABLE = 'NO'
 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s
 ORDER BY ORDINAL_POSITION
 """
 _UNIQUE = """
-SELECT INDEX_NAME, COLUMN_NAME, SUB_PART IS NULL FROM information_schema.STATISTICS
+SELECT INDEX_NAME, COALESCE(COLUMN_NAME, ''), SUB_PART IS NULL AND COLUMN_NAME IS NOT NULL
+FROM information_schema.STATISTICS
 WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND NOT NON_UNIQUE
 """
 _PARENTS = """
@@ -74,6 +76,7 @@ _MALFORMED = (
     ER.TOO_MANY_KEY_PARTS,
     ER.TOO_MANY_FIELDS,
     ER.TOO_BIG_ROWSIZE,
+    3750,  # no primary key, where MySQL's sql_require_primary_key asks for one
 )
 _IMPOSSIBLE = (ER.CANT_DROP_FIELD_OR_KEY, *_BOUND)
 _WIDTH = re.compile(r"((?:tiny|small|medium|big)?int)\(\d+\)")
@@ -87,9 +90,10 @@ def place_of(table: TableId, database: str) -> tuple[str, str]:
 class Catalog:
     """Reads what the server holds, and says what would make the rest."""
 
-    def __init__(self, connection: Connection, database: str) -> None:
+    def __init__(self, connection: Connection, database: str, dialect: Dialect) -> None:
         self._connection = connection
         self._database = database
+        self._dialect = dialect
 
     def _rows(self, query: str, *parameters: str) -> Sequence[tuple[Any, ...]]:
         return fetch(self._connection, query, parameters)
@@ -131,7 +135,7 @@ class Catalog:
         and where its columns or engine would not keep the rows; `errors.PreflightFailed` when no
         unique index carries the key.
         """
-        refuse_names(schema)
+        refuse_names(schema, self._dialect)
         existing = self.read(schema.table)
         if existing is None:
             statements = self._creation(schema)
@@ -139,17 +143,17 @@ class Catalog:
                 raise forbidden(statements)
             change(statements)
             existing = self._again(schema.table)
-        asked = plan(_changes(schema, existing), rules)
+        asked = plan(self._changes(schema, existing), rules)
         if asked.stop:
-            raise stopped(schema, asked.stop, _alteration(schema, existing, asked.stop))
+            raise stopped(schema, asked.stop, self._alteration(schema, existing, asked.stop))
         if asked.first:
-            change(_alteration(schema, existing, asked.first))
+            change(self._alteration(schema, existing, asked.first))
             existing = self._again(schema.table)
         refuse_engine(existing)
         for column in schema.columns:
             if column.name not in schema.passing:
-                refuse_unlike(column, existing, cast=column.name in schema.cast)
-        refuse_key(schema, existing)
+                refuse_unlike(column, existing, self._dialect, cast=column.name in schema.cast)
+        refuse_key(schema, existing, self._dialect)
         return existing
 
     def drops(self, schema: TableSchema, rules: SchemaChanges, change: Run) -> Existing | None:
@@ -157,10 +161,10 @@ class Catalog:
         if not schema.former:
             return None
         existing = self._again(schema.table)
-        behind = plan(_changes(schema, existing), rules).behind
+        behind = plan(self._changes(schema, existing), rules).behind
         if not behind:
             return None
-        change(_alteration(schema, existing, behind))
+        change(self._alteration(schema, existing, behind))
         return self._again(schema.table)
 
     def _again(self, table: TableId) -> Existing:
@@ -172,9 +176,8 @@ class Catalog:
     def _creation(self, schema: TableSchema) -> list[str]:
         """Return what makes the table."""
         database, name = place_of(schema.table, self._database)
-        keys = _key_types(schema)
         columns = [
-            f"{quoted(c.name)} {_storage(schema, c, keys)} "
+            f"{quoted(c.name)} {self._storage(schema, c)} "
             f"{'NOT NULL' if c.name in schema.key else 'NULL'}"
             for c in schema.columns
         ]
@@ -182,7 +185,7 @@ class Catalog:
             columns.append(f"PRIMARY KEY ({', '.join(map(quoted, schema.key))})")
         made = (
             f"CREATE TABLE IF NOT EXISTS {quoted(database)}.{quoted(name)} "
-            f"({', '.join(columns)}) {TABLE_OPTIONS}"
+            f"({', '.join(columns)}) {table_options(self._dialect)}"
         )
         if self._has_database(database):
             return [made]
@@ -192,54 +195,50 @@ class Catalog:
         query = "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s"
         return bool(self._rows(query, name))
 
+    def _changes(self, schema: TableSchema, existing: Existing) -> list[Change]:
+        def declares(there: Declared, column: Column) -> bool:
+            return _unsized(there.type) == _unsized(self._storage(schema, column))
 
-def _changes(schema: TableSchema, existing: Existing) -> list[Change]:
-    keys = _key_types(schema)
+        return changes(schema, existing.column, declares)
 
-    def declares(there: Declared, column: Column) -> bool:
-        return _WIDTH.sub(r"\1", there.type.lower()) == _WIDTH.sub(
-            r"\1", _storage(schema, column, keys).lower()
-        )
+    def _storage(self, schema: TableSchema, column: Column) -> str:
+        if column.name not in schema.key:
+            return self._dialect.forms.storage(column.type)
+        beside = [schema.column(name).type for name in schema.key]
+        return self._dialect.forms.key_storage(column.type, beside)
 
-    return changes(schema, existing.column, declares)
+    def _alteration(
+        self, schema: TableSchema, existing: Existing, asked: Sequence[Change]
+    ) -> list[str]:
+        """Return the one statement that makes `asked`, or none."""
+        parts = [part for change in asked if (part := self._clause(schema, existing, change))]
+        return [f"ALTER TABLE {existing.quoted} {', '.join(parts)}"] if parts else []
 
-
-def _key_types(schema: TableSchema) -> list[Type]:
-    return [schema.column(name).type for name in schema.key]
-
-
-def _storage(schema: TableSchema, column: Column, keys: list[Type]) -> str:
-    if column.name in schema.key:
-        return key_storage(column.type, keys)
-    return storage(column.type)
-
-
-def _alteration(schema: TableSchema, existing: Existing, asked: Sequence[Change]) -> list[str]:
-    """Return the one statement that makes `asked`, or none."""
-    parts = [part for change in asked if (part := _clause(schema, existing, change))]
-    return [f"ALTER TABLE {existing.quoted} {', '.join(parts)}"] if parts else []
-
-
-def _clause(schema: TableSchema, existing: Existing, change: Change) -> str:
-    name, there = quoted(change.there), existing.column(change.there)
-    if change.kind == "drop":
-        return f"DROP COLUMN {name}"
-    if change.kind == "nullability" and there is not None:
-        return f"MODIFY {name} {there.declared} NULL"
-    if change.now is None or change.kind == "rename":
-        return ""
-    kind = _storage(schema, change.now, _key_types(schema))
-    if change.kind == "add":
-        return f"ADD COLUMN {name} {kind} NULL"
-    is_required = there is not None and there.required
-    return f"MODIFY {name} {kind} {'NOT NULL' if is_required else 'NULL'}"
+    def _clause(self, schema: TableSchema, existing: Existing, change: Change) -> str:
+        name, there = quoted(change.there), existing.column(change.there)
+        if change.kind == "drop":
+            return f"DROP COLUMN {name}"
+        if change.kind == "nullability" and there is not None:
+            return f"MODIFY {name} {there.declared} NULL"
+        if change.now is None or change.kind == "rename":
+            return ""
+        kind = self._storage(schema, change.now)
+        if change.kind == "add":
+            return f"ADD COLUMN {name} {kind} NULL"
+        is_required = there is not None and there.required
+        return f"MODIFY {name} {kind} {'NOT NULL' if is_required else 'NULL'}"
 
 
-def run(connection: Connection, statements: Sequence[str]) -> None:
+def _unsized(spelled: str) -> str:
+    """Return a type without the width of an integer, which says nothing."""
+    return _WIDTH.sub(r"\1", spelled.lower())
+
+
+def run(connection: Connection, statements: Sequence[str], dialect: Dialect) -> None:
     """Run statements that make something.
 
     Raises `errors.PreflightFailed` without the right to, `errors.SchemaIncompatible` for a name or
-    a key that MariaDB does not know.
+    a key that the server does not know.
     """
     for statement in statements:
         try:
@@ -253,12 +252,12 @@ def run(connection: Connection, statements: Sequence[str]) -> None:
                 ) from error
             if code in _IMPOSSIBLE or is_of_a_value(error):
                 raise SchemaIncompatible(
-                    f"MariaDB cannot change the table: {text}",
+                    f"{dialect.name} cannot change the table: {text}",
                     hint=f"Make way for it, or do it by hand: {statement};",
                 ) from error
             if code in _MALFORMED and code not in LOCKED:
                 raise SchemaIncompatible(
-                    f"MariaDB cannot make the table: {text}",
+                    f"{dialect.name} cannot make the table: {text}",
                     hint="Map the topic to another table with `to:`, its columns to others with "
                     "`fields:`, or to another `key:`.",
                 ) from error

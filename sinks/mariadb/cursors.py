@@ -14,23 +14,22 @@ from pymysql.constants import ER
 
 from cdc.connections.mariadb import Connection, code_of, fetch
 from cdc.connector import Context
+from sinks.mariadb.dialect import Dialect
 from sinks.stored import VERSION, cursor_of, displaced
 from sinks.target import Cursor, Span, TopicPartition
 
-__all__ = ["NAMES", "TABLE_OPTIONS", "CursorTable", "has"]
+__all__ = ["NAMES", "CursorTable", "has", "table_options"]
 
 NAMES = """
     pipeline VARCHAR(200), sink VARCHAR(200), topic VARCHAR(249), `partition` INT,
 """
-TABLE_OPTIONS = "ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"
-"""Of every table that is made here: transactional, and texts compare byte for byte."""
 
 _CREATE = f"""
 CREATE TABLE IF NOT EXISTS tailrace_cursors ({NAMES}
     topic_id VARCHAR(100) NOT NULL, next_offset BIGINT NOT NULL,
     incarnation BIGINT, `commit` BIGINT, ordinal BIGINT, sub INT,
-    version INT NOT NULL, updated_at DATETIME(6) NOT NULL DEFAULT UTC_TIMESTAMP(6),
-    PRIMARY KEY (pipeline, sink, topic, `partition`)) {TABLE_OPTIONS}
+    version INT NOT NULL, updated_at DATETIME(6) NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
+    PRIMARY KEY (pipeline, sink, topic, `partition`))
 """
 _READ = """
 SELECT topic, `partition`, topic_id, next_offset, incarnation, `commit`, ordinal, sub, version
@@ -51,6 +50,11 @@ _FORGET = "DELETE FROM tailrace_cursors WHERE pipeline = %s AND sink = %s"
 _NO_STAMP = (None, None, None, None)
 
 
+def table_options(dialect: Dialect) -> str:
+    """Return those of every table that is made: transactional, texts compare byte for byte."""
+    return f"ENGINE=InnoDB DEFAULT {dialect.texts}"
+
+
 def has(connection: Connection, table: str) -> bool:
     """Tell whether the URL's database has a table of ours."""
     query = (
@@ -63,13 +67,14 @@ def has(connection: Connection, table: str) -> bool:
 class CursorTable:
     """The cursors of one sink."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, dialect: Dialect) -> None:
         self._owner = (context.pipeline, context.name)
+        self._options = table_options(dialect)
 
     def create(self, connection: Connection) -> None:
         """Make the table where it is missing: a user may have no right to make any."""
         if not has(connection, "tailrace_cursors"):
-            connection.query(_CREATE)
+            connection.query(f"{_CREATE} {self._options}")
 
     def read(
         self, connection: Connection, partitions: Sequence[TopicPartition]

@@ -1,19 +1,20 @@
 """A table as the server has it, and whether it keeps what it is given.
 
-What MariaDB would take for a value that differs (a shorter decimal, a key that knows no capitals),
-or for no transaction at all (MyISAM), stops the sink: its strict mode says nothing there.
+What would become a value that differs (in a shorter decimal, a key that knows no capitals), or of
+no transaction at all (MyISAM), stops the sink: the server's strict mode says nothing there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from cdc.connections.mariadb import quoted
 from cdc.errors import PreflightFailed, SchemaIncompatible
 from schemas.table import Column, TableSchema, Type
-from sinks.mariadb.forms import WIDE, storage
+from sinks.mariadb.dialect import Dialect
+from sinks.mariadb.forms import WIDE
 from sinks.room import holds
 
 __all__ = [
@@ -56,6 +57,11 @@ _TAKEN = {
 """Logical type → types of a column that keeps its values as they are, or refuses them."""
 _CUT = {"decimal", "date", "time", "datetime", "timestamp"}
 """Types that take a text by rounding it or cutting it off, and only note it."""
+_EXACT = ("_nopad_bin", "_0900_bin")
+"""Collations by which texts are equal only byte for byte: of MariaDB, of MySQL."""
+_WORDS_OF_TYPES = ("mariadb", "mysql")
+_INDEX = "tailrace_key"
+_BOUNDLESS = ("text", "blob")
 _FRACTION = 6
 _FRACTIONS = {"time": {"time"}, "timestamp": _MOMENTS - _TEXTS, "timestamptz": _MOMENTS - _TEXTS}
 
@@ -86,7 +92,7 @@ class ExistingColumn(msgspec.Struct, frozen=True):
     @property
     def is_exact(self) -> bool:
         """Tell whether values are equal only byte for byte."""
-        return self.collation is None or self.collation.endswith("_nopad_bin")
+        return self.collation is None or self.collation.endswith(_EXACT)
 
 
 class Index(msgspec.Struct):
@@ -113,7 +119,7 @@ class Existing(msgspec.Struct, frozen=True):
         return f"{quoted(self.database)}.{quoted(self.name)}"
 
     def column(self, name: str) -> ExistingColumn | None:
-        """Return the column MariaDB means by `name`: it knows no capitals there."""
+        """Return the column the server means by `name`: it knows no capitals there."""
         return self.columns.get(name.lower())
 
     def is_unique_by(self, key: Iterable[str]) -> bool:
@@ -127,8 +133,8 @@ class Existing(msgspec.Struct, frozen=True):
         return all(index.whole and index.columns >= wanted for index in self.unique)
 
 
-def refuse_names(schema: TableSchema) -> None:
-    """Stop where MariaDB would take a name for another one, or for one of the sink's own."""
+def refuse_names(schema: TableSchema, dialect: Dialect) -> None:
+    """Stop where the server would take a name for another one, or for one of the sink's own."""
     if schema.table.name.lower().startswith(_OURS):
         raise SchemaIncompatible(
             f"a table of the sink's own would be called {schema.table.name}",
@@ -138,7 +144,8 @@ def refuse_names(schema: TableSchema) -> None:
     for name in names:
         if name and max(name) > _LAST_CHARACTER:
             raise SchemaIncompatible(
-                f"MariaDB takes no name like {name}: a character of it is outside the basic plane",
+                f"{dialect.name} takes no name like {name}: a character of it is outside the "
+                "basic plane",
                 hint="Map the table to another with `to:`, its columns with `fields:`.",
             )
     seen: dict[str, str] = {}
@@ -146,7 +153,8 @@ def refuse_names(schema: TableSchema) -> None:
         other = seen.setdefault(column.name.lower(), column.name)
         if other != column.name:
             raise SchemaIncompatible(
-                f"{schema.table} has columns {other} and {column.name}, which are one to MariaDB",
+                f"{schema.table} has columns {other} and {column.name}, which are one to "
+                f"{dialect.name}",
                 hint="Rename one of them in the mapping (`fields:`).",
             )
 
@@ -161,45 +169,60 @@ def refuse_engine(existing: Existing) -> None:
         )
 
 
-def refuse_unlike(column: Column, existing: Existing, *, cast: bool) -> None:
+def refuse_unlike(column: Column, existing: Existing, dialect: Dialect, *, cast: bool) -> None:
     """Stop where the column would turn values into something else, or take none at all.
 
     A text that the mapping `cast` to what it is may be a number or a moment here.
     """
     there = existing.column(column.name)
-    if there is None or there.generated or _keeps(column, there, cast=cast):
+    if there is None or there.generated or _keeps(column, there, dialect.word, cast=cast):
         return
+    stored = dialect.forms.storage(column.type)
     raise SchemaIncompatible(
         f"{existing.name}.{there.name} is {there.type} in the target, which would not keep a "
-        f"{column.type.logical} as it is: that is stored as {storage(column.type)}",
+        f"{column.type.logical} as it is: that is stored as {stored}",
         hint=f"Cast it in the mapping (`{column.name}: {{from: …, as: …}}`), map it to another "
-        f"column, or: ALTER TABLE {existing.quoted} MODIFY {quoted(there.name)} "
-        f"{storage(column.type)};",
+        f"column, or: ALTER TABLE {existing.quoted} MODIFY {quoted(there.name)} {stored};",
     )
 
 
-def _keeps(column: Column, there: ExistingColumn, *, cast: bool) -> bool:
+def _keeps(column: Column, there: ExistingColumn, word: str, *, cast: bool) -> bool:
     logical = column.type.logical
+    if there.family == "json":  # MySQL's own: documents are written anew, numbers are doubles
+        return logical == "json" and cast
     if there.family not in _TAKEN[logical]:
         return False
     if there.family in _CUT and _TAKEN[logical] >= _WORDS and not cast:
-        return holds(Type("", f"mariadb {there.type}"), column.type) is True
+        return holds(Type("", f"{word} {there.type}"), column.type) is True
     if logical == "decimal" and there.family == "decimal":
         return there.scale >= column.type.scale
     cuts = there.family in _FRACTIONS.get(logical, ()) and there.scale < _FRACTION
-    return not cuts or column.type.native == f"mariadb {there.type}"  # nothing is there to be cut
+    alike = {f"{system} {there.type}" for system in _WORDS_OF_TYPES}
+    return not cuts or column.type.native in alike  # nothing is there to be cut
 
 
-def refuse_key(schema: TableSchema, existing: Existing) -> None:
+def _bounded(schema: TableSchema, existing: Existing, dialect: Dialect) -> Iterator[str]:
+    """Yield what gives a bound to the key's columns that have none, for an index asks for one."""
+    kinds = [schema.column(name).type for name in schema.key]
+    for name, kind in zip(schema.key, kinds, strict=True):
+        there = existing.column(name)
+        if there is not None and there.family.endswith(_BOUNDLESS):
+            texts = f" {dialect.texts}" if there.charset else ""
+            declared = f"{dialect.forms.key_storage(kind, kinds)}{texts}"
+            yield f"MODIFY {quoted(there.name)} {declared} NOT NULL"
+
+
+def refuse_key(schema: TableSchema, existing: Existing, dialect: Dialect) -> None:
     """Stop where no unique index tells rows apart as the key does."""
     if not schema.key:
         return
     if not existing.is_unique_by(schema.key):
+        parts = [*_bounded(schema, existing, dialect), f"ADD UNIQUE INDEX {quoted(_INDEX)}"]
         key = ", ".join(map(quoted, schema.key))
         raise PreflightFailed(
             f"no unique index of {existing.database}.{existing.name} covers exactly "
             f"{', '.join(schema.key)}",
-            hint=f"CREATE UNIQUE INDEX {quoted('tailrace_key')} ON {existing.quoted} ({key});",
+            hint=f"ALTER TABLE {existing.quoted} {', '.join(parts)} ({key});",
         )
     for name in schema.key:
         there = existing.column(name)
@@ -208,5 +231,5 @@ def refuse_key(schema: TableSchema, existing: Existing) -> None:
                 f"the key {existing.name}.{there.name} takes texts for equal that differ in "
                 f"capitals, accents or blanks ({there.collation})",
                 hint=f"ALTER TABLE {existing.quoted} MODIFY {quoted(there.name)} {there.type} "
-                "CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL;",
+                f"{dialect.texts} NOT NULL;",
             )

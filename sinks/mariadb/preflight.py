@@ -1,29 +1,22 @@
-"""What `cdc check` looks at before a sink writes into MariaDB; nothing is changed by it."""
+"""What `cdc check` looks at before a sink writes into the server; nothing is changed by it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from cdc.connections.mariadb import Connection, fetch, quoted
 from cdc.connector import Finding
 from cdc.errors import CdcError
 from schemas.table import TableId
 from sinks.mariadb.catalog import Catalog, place_of
+from sinks.mariadb.dialect import Dialect
 from sinks.mariadb.existing import Existing
 from sinks.refusals import unwanted
 
-__all__ = ["findings", "unfit"]
+__all__ = ["findings", "logs_statements", "older"]
 
-_OLDEST = (10, 11)
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
-_GRANTS = """
-SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES WHERE GRANTEE IN %s
-UNION SELECT PRIVILEGE_TYPE FROM information_schema.SCHEMA_PRIVILEGES
-    WHERE %s LIKE TABLE_SCHEMA AND GRANTEE IN %s
-UNION SELECT PRIVILEGE_TYPE FROM information_schema.TABLE_PRIVILEGES
-    WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND GRANTEE IN %s
-"""
 _CONSTRAINTS = """
 SELECT CONSTRAINT_NAME FROM information_schema.TABLE_CONSTRAINTS
 WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND CONSTRAINT_TYPE IN ('UNIQUE', 'FOREIGN KEY')
@@ -34,19 +27,24 @@ ORDER BY CONSTRAINT_NAME
 def findings(
     connection: Connection,
     database: str,
+    dialect: Dialect,
     tables: Sequence[TableId],
     *,
     may_create: bool,
     workers: int,
 ) -> Iterator[Finding]:
     """Yield one finding for each precondition; `tables` are those the mapping names."""
-    yield unfit(connection) or Finding("ok", "version", _version(connection))
-    rights = _Rights(connection)
+    unfit = dialect.unfit(connection)
+    if unfit is not None:
+        yield unfit
+        return
+    yield Finding("ok", "version", dialect.version(connection))
+    rights = _Rights(connection, dialect)
     yield rights.finding("staging", database, "", ("CREATE TEMPORARY TABLES",))
     ours = ["tailrace_cursors"]
     if workers > 1:
         ours += ["tailrace_barriers", "tailrace_sinks"]
-    catalog = Catalog(connection, database)
+    catalog = Catalog(connection, database, dialect)
     for name in ours:
         missing = catalog.read(TableId("", name)) is None
         wanted = ("CREATE", *_RIGHTS) if missing else _RIGHTS
@@ -57,48 +55,36 @@ def findings(
             yield from _bound(connection, place_of(table, database))
 
 
-def unfit(connection: Connection) -> Finding | None:
-    """Return why the server cannot be a target at all, None where it can."""
-    text = _version(connection)
-    if "MariaDB" not in text:
-        repair = "Use MariaDB; this target is neither made for MySQL nor tested with it."
-        return Finding("fail", "version", f"the server is MySQL {text}", repair)
-    numbers = tuple(int(part) for part in text.partition("-")[0].split(".")[:2])
-    if numbers < _OLDEST:
-        oldest = ".".join(map(str, _OLDEST))
-        return Finding("fail", "version", f"{text} is older than {oldest}", "Upgrade the server.")
-    if _one(connection, "SELECT @@log_bin AND @@binlog_format = 'STATEMENT'"):
-        return Finding(
-            "fail",
-            "version",
-            "the server logs statements, which it cannot do at READ COMMITTED",
-            "SET GLOBAL binlog_format = 'MIXED';",
-        )
-    return None
+def older(version: str, oldest: tuple[int, ...]) -> Finding | None:
+    """Return what is to be said of a version before `oldest`, of a server of the right kind."""
+    numbers = tuple(map(int, re.findall(r"\d+", version)[: len(oldest)]))
+    if numbers >= oldest:
+        return None
+    least = ".".join(map(str, oldest))
+    return Finding("fail", "version", f"{version} is older than {least}", "Upgrade the server.")
 
 
-def _one(connection: Connection, query: str, *parameters: str) -> Any:
-    return fetch(connection, query, parameters)[0][0]
-
-
-def _version(connection: Connection) -> str:
-    return str(_one(connection, "SELECT VERSION()"))
+def logs_statements(connection: Connection) -> Finding | None:
+    """Return what is to be said of a log of statements alone."""
+    if not fetch(connection, "SELECT @@log_bin AND @@binlog_format = 'STATEMENT'")[0][0]:
+        return None
+    told = "the server logs statements, which it cannot do at READ COMMITTED"
+    return Finding("fail", "version", told, "SET GLOBAL binlog_format = 'MIXED';")
 
 
 class _Rights:
-    """What the user may do, by its own grants and those of its role."""
+    """What the user may do."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, dialect: Dialect) -> None:
         self._connection = connection
-        user, _, host = str(_one(connection, "SELECT CURRENT_USER()")).rpartition("@")
-        role = _one(connection, "SELECT CURRENT_ROLE()")
-        self._who = [f"'{user}'@'{host}'", f"'{role}'@''", str(role)]
+        self._dialect = dialect
+        [(who,)] = fetch(connection, "SELECT CURRENT_USER()")
+        user, _, host = str(who).rpartition("@")
         self._name = f"{quoted(user)}@{quoted(host)}"
 
     def lacking(self, database: str, table: str, wanted: Sequence[str]) -> list[str]:
         """Return which of `wanted` the user may not do with a table, or a whole database."""
-        place = (self._who, database, self._who, database, table, self._who)
-        held = {row[0] for row in fetch(self._connection, _GRANTS, place)}
+        held = self._dialect.granted(self._connection, database, table)
         return [right for right in wanted if right not in held]
 
     def finding(self, subject: str, database: str, table: str, wanted: Sequence[str]) -> Finding:

@@ -15,8 +15,9 @@ import structlog
 from cdc.connections.mariadb import Connection, fetch
 from cdc.connector import Context
 from cdc.errors import TargetUnavailable
-from sinks.mariadb.cursors import TABLE_OPTIONS, has
-from sinks.mariadb.transactions import LOCK_S, rolled_back
+from sinks.mariadb.cursors import has, table_options
+from sinks.mariadb.dialect import LOCK_S, Dialect
+from sinks.mariadb.transactions import rolled_back
 
 __all__ = ["Reservation"]
 
@@ -24,14 +25,11 @@ _log = structlog.get_logger(__name__)
 
 _FROZEN_S = 30
 
-_CREATE = f"""
+_CREATE = """
 CREATE TABLE IF NOT EXISTS tailrace_sinks (
-    pipeline VARCHAR(200), sink VARCHAR(200), PRIMARY KEY (pipeline, sink)) {TABLE_OPTIONS}
+    pipeline VARCHAR(200), sink VARCHAR(200), PRIMARY KEY (pipeline, sink))
 """
 _ROW = "SELECT 1 FROM tailrace_sinks WHERE pipeline = %s AND sink = %s"
-_FROZEN = """
-SELECT ID FROM information_schema.PROCESSLIST WHERE ID = %s AND COMMAND = 'Sleep' AND TIME > %s
-"""
 _RESERVED = (
     "another worker applies the partitions of all, since rows of several waited for one another"
 )
@@ -40,15 +38,16 @@ _RESERVED = (
 class Reservation:
     """The lock of one sink, as one worker of it sees it."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, dialect: Dialect) -> None:
         self._owner = (context.pipeline, context.name)
+        self._dialect = dialect
         self._name = ""
         self._held = False
 
     def create(self, connection: Connection) -> None:
         """Make the table and the sink's row where they are missing."""
         if not has(connection, "tailrace_sinks"):
-            connection.query(_CREATE)
+            connection.query(f"{_CREATE} {table_options(self._dialect)}")
         if not fetch(connection, _ROW, self._owner):
             fetch(connection, "INSERT IGNORE INTO tailrace_sinks VALUES (%s, %s)", self._owner)
         [(database,)] = fetch(connection, "SELECT DATABASE()")
@@ -61,7 +60,7 @@ class Reservation:
         if fetch(connection, "SELECT GET_LOCK(%s, %s)", (self._name, LOCK_S)) != [(1,)]:
             raise TargetUnavailable(_RESERVED)
         self._held = True
-        with rolled_back(connection):
+        with rolled_back(connection, self._dialect):
             fetch(connection, f"{_ROW} FOR UPDATE", self._owner)
 
     def respect(self, connection: Connection) -> None:
@@ -73,7 +72,7 @@ class Reservation:
         if holder is None:
             return
         # One that is frozen does not hold the sink for long.
-        if fetch(connection, _FROZEN, (holder, _FROZEN_S)):
+        if _is_frozen(connection, holder):
             fetch(connection, "KILL %s", (holder,))
             _log.warning("ended a worker that was frozen", connection=holder)
         raise TargetUnavailable(_RESERVED, hint="It goes on by itself.")
@@ -89,3 +88,11 @@ class Reservation:
         if has(connection, "tailrace_sinks"):
             query = "DELETE FROM tailrace_sinks WHERE pipeline = %s AND sink = %s"
             fetch(connection, query, self._owner)
+
+
+def _is_frozen(connection: Connection, holder: int) -> bool:
+    """Tell whether a connection has asked for nothing for long; ours are seen without a right."""
+    return any(
+        number == holder and command == "Sleep" and seconds > _FROZEN_S
+        for number, _, _, _, command, seconds, *_ in fetch(connection, "SHOW PROCESSLIST")
+    )

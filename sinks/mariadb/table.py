@@ -13,7 +13,9 @@ out of staging instead, by an UPDATE of what is there and an INSERT of the rest.
 worth a client that hands out files.)
 
 Staging is a temporary table whose columns are typed as the target's, so that keys are compared as
-the target compares them. It is private, rolled back with the transaction, and not in the log.
+the target compares them. It is private, rolled back with the transaction, and not in the log. It
+has a key of its own, which servers may demand of every table, and no statement names it twice,
+which MySQL refuses.
 """
 
 # ruff: noqa: S608 - names pass through `quoted`, values are literals of ours
@@ -29,8 +31,9 @@ from cdc.connections.mariadb import Connection, quoted
 from cdc.errors import DataError
 from schemas.change import ABSENT, Cell
 from schemas.table import TableSchema
+from sinks.mariadb.dialect import Dialect
 from sinks.mariadb.existing import Existing
-from sinks.mariadb.forms import FORMS, NULL, Literal, literal
+from sinks.mariadb.forms import NULL, Forms, Literal
 from sinks.mariadb.refused import is_of_a_value, refused_rows
 from sinks.refusals import unmatched, unmoved
 from sinks.sql import cells_of
@@ -47,16 +50,19 @@ _STATEMENT_BYTES = 256 * 1024
 _MARGIN_BYTES = 16 * 1024
 """Left free in the largest statement: for names, where the packet is told, and the protocol."""
 _OTHERWISE = re.compile(rb"\\[fv]")
-"""Escapes of COPY that MariaDB reads otherwise, or what looks like one."""
+"""Escapes of COPY that the server reads otherwise, or what looks like one."""
 
 
 class Table:
     """Knows how `schema` is written into the table as it exists."""
 
-    def __init__(self, number: int, schema: TableSchema, existing: Existing, packet: int) -> None:
-        """`packet` is the largest statement the server takes, in bytes."""
+    def __init__(
+        self, number: int, schema: TableSchema, existing: Existing, dialect: Dialect, packet: int
+    ) -> None:
+        """`number` is new to the connection, `packet` the server's largest statement in bytes."""
         self.schema = schema
         self.existing = existing
+        self._dialect = dialect
         self._packet = packet
         self._name = existing.quoted
         self._stage = quoted(f"tailrace_stage_{number}")
@@ -68,7 +74,7 @@ class Table:
         self._writable = [n for n in range(len(self._columns)) if n not in self._fixed]
         self._settable = [n for n in self._writable if n not in self._key]
         self._is_direct = not self._key or existing.is_unique_only_by(schema.key)
-        self._special = _special(schema)
+        self._special = _special(schema, dialect.forms)
         slots = [b"%s" if n in self._special else b"'%s'" for n in range(len(self._columns))]
         self._template = b"(" + b",".join(slots) + b")"
         self._staged = False
@@ -80,7 +86,7 @@ class Table:
 
     def create(self, connection: Connection) -> None:
         """Make the staging table; it lives as long as the connection."""
-        columns = ["kind INT"]
+        columns = ["staged BIGINT AUTO_INCREMENT PRIMARY KEY", "kind INT"]
         for place, column in enumerate(self.schema.columns):
             there = self.existing.column(column.name)
             declared = there.declared if there is not None else "LONGTEXT"
@@ -88,7 +94,7 @@ class Table:
             if place in self._key:
                 columns.append(f"o{place} {declared} NULL")
         connection.query(
-            f"CREATE OR REPLACE TEMPORARY TABLE {self._stage} ({', '.join(columns)}) ENGINE=InnoDB"
+            f"CREATE TEMPORARY TABLE {self._stage} ({', '.join(columns)}) ENGINE=InnoDB"
         )
 
     def complete(self, connection: Connection, mapped: Mapped) -> None:
@@ -203,14 +209,12 @@ class Table:
     def _delete_each(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Delete one row among those equal to each whole one, byte for byte."""
         places = [f"c{n}" for n in self._writable]
+        cells = ", ".join(f"CAST({self._columns[n]} AS BINARY)" for n in self._writable)
+        wanted = ", ".join(f"CAST({place} AS BINARY)" for place in places)
         for number, row in enumerate(rows):
             self._put(connection, number, places, [self._of_row(row)[1:-1]])
-            same = " AND ".join(
-                f"BINARY {self._columns[n]} <=> "
-                f"(SELECT BINARY c{n} FROM {self._stage} WHERE kind = {number})"
-                for n in self._writable
-            )
-            connection.query(f"DELETE FROM {self._name} WHERE {same} LIMIT 1")
+            one = f"SELECT {wanted} FROM {self._stage} WHERE kind = {number}"
+            connection.query(f"DELETE FROM {self._name} WHERE ({cells}) <=> ({one}) LIMIT 1")
         connection.query(f"DELETE FROM {self._stage}")
 
     # Rows
@@ -219,7 +223,7 @@ class Table:
         """Return one cell. Raises `errors.DataError` for none of its type."""
         column = self.schema.columns[place]
         try:
-            return literal(column.type, cell)
+            return self._dialect.forms.literal(column.type, cell)
         except ValueError as error:
             raise DataError(
                 f"{self.schema.table}.{column.name} takes no such {column.type.logical}: {error}"
@@ -233,7 +237,7 @@ class Table:
         return b"(" + b",".join(cells[n] for n in self._writable) + b")"
 
     def _of_line(self, line: bytes) -> bytes:
-        r"""Return a row of COPY text, whose escapes are MariaDB's too, but for \f and \v.
+        r"""Return a row of COPY text, whose escapes are the server's too, but for \f and \v.
 
         A quote in it is escaped first; from then on `'\N'` can only be a field that is NULL, since
         every other backslash stands before another character than N.
@@ -304,8 +308,7 @@ class Table:
         if not self._key:
             return ""
         places = self._settable or list(self._key)
-        changes = ", ".join(f"{self._columns[n]} = VALUES({self._columns[n]})" for n in places)
-        return f" ON DUPLICATE KEY UPDATE {changes}"
+        return self._dialect.upsert([self._columns[n] for n in places])
 
     def _join(self, prefix: str) -> str:
         """Return staging joined with the table, which is asked by its key for each staged row."""
@@ -320,10 +323,10 @@ def _absent(row: Row) -> tuple[int, ...]:
     return tuple(place for place, cell in enumerate(row) if cell is ABSENT)
 
 
-def _special(schema: TableSchema) -> dict[int, Literal]:
+def _special(schema: TableSchema, forms: Forms) -> dict[int, Literal]:
     """Return the columns whose literal is not simply their text in quotes."""
-    forms = [FORMS[column.type.logical].literal for column in schema.columns]
-    return {place: form for place, form in enumerate(forms) if form is not None}
+    made = [forms[column.type.logical].literal for column in schema.columns]
+    return {place: form for place, form in enumerate(made) if form is not None}
 
 
 def _of_field(field: bytes, form: Literal) -> bytes:

@@ -3,15 +3,16 @@
 READ COMMITTED: each statement sees what was committed before it, which the meeting of several
 workers at a truncation asks for, and nothing is locked between rows.
 
-A worker that freezes inside a transaction holds its locks for `idle_transaction_timeout` and no
-longer: the server then ends its connection.
+A worker that freezes inside a transaction holds its locks for `dialect.IDLE_S` and no longer: the
+server then ends its connection.
 
-Source: MariaDB documentation, "InnoDB Lock Modes", "idle_transaction_timeout", "Error Codes".
+Source: MariaDB documentation, "InnoDB Lock Modes", "idle_transaction_timeout", "Error Codes"; MySQL
+documentation, "InnoDB Locking", "Server Error Message Reference".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pymysql
@@ -19,21 +20,9 @@ from pymysql.constants import ER
 
 from cdc.connections.mariadb import Connection, Login, code_of, guard
 from cdc.errors import CdcError, DataError, PreflightFailed, StateError, TargetUnavailable
+from sinks.mariadb.dialect import Dialect
 
-__all__ = ["LACKING", "LOCKED", "SETTINGS", "named_errors", "rolled_back", "savepoint", "writing"]
-
-LOCK_S = 5
-
-SETTINGS: Mapping[str, str | int] = {
-    "tx_isolation": "READ-COMMITTED",
-    "innodb_lock_wait_timeout": LOCK_S,
-    "lock_wait_timeout": LOCK_S,  # of a table that somebody alters
-    "idle_transaction_timeout": 20,
-    "foreign_key_checks": 1,
-    "unique_checks": 1,
-    "check_constraint_checks": 1,
-    "max_error_count": 65535,  # warnings kept: one for each refused value of a statement
-}
+__all__ = ["LACKING", "LOCKED", "named_errors", "rolled_back", "savepoint", "writing"]
 
 _DATA_CLASSES = ("22", "23", "45")
 """Data, constraints, and what a trigger raises by SIGNAL."""
@@ -44,7 +33,8 @@ _DATA = (
     ER.TRUNCATED_WRONG_VALUE_FOR_FIELD,
     1300,  # a text that its column's character set does not hold
     1644,  # SIGNAL without a state of its own
-    4025,  # CHECK
+    3819,  # CHECK, of MySQL
+    4025,  # CHECK, of MariaDB
 )
 """Codes of a refused row outside those classes."""
 LACKING = (
@@ -59,25 +49,37 @@ _CHANGED = (ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.BAD_TABLE_ERROR, ER.BAD_DB_
 
 
 @contextmanager
-def writing(connection: Connection) -> Iterator[None]:
+def writing(connection: Connection, dialect: Dialect) -> Iterator[None]:
     """Hold one transaction: all of it, or nothing when the block raises."""
-    connection.begin()
-    try:
-        yield
-        connection.commit()
-    except BaseException:
-        _roll_back(connection)
-        raise
+    with _begun(connection, dialect):
+        try:
+            yield
+            connection.commit()
+        except BaseException:
+            _roll_back(connection)
+            raise
 
 
 @contextmanager
-def rolled_back(connection: Connection) -> Iterator[None]:
+def rolled_back(connection: Connection, dialect: Dialect) -> Iterator[None]:
     """Hold a transaction of which nothing stays."""
-    connection.begin()
+    with _begun(connection, dialect):
+        try:
+            yield
+        finally:
+            _roll_back(connection)
+
+
+@contextmanager
+def _begun(connection: Connection, dialect: Dialect) -> Iterator[None]:
+    dialect.begin(connection)
     try:
         yield
     finally:
-        _roll_back(connection)
+        # A connection that is lost by now is noticed, and told, when it is used again.
+        if connection.open:
+            with suppress(pymysql.Error):
+                dialect.ended(connection)
 
 
 def _roll_back(connection: Connection) -> None:
@@ -105,17 +107,17 @@ def named_errors(login: Login) -> Iterator[None]:
         with guard(login):
             yield
     except pymysql.Error as error:
-        raise _translated(error) from error
+        raise _translated(error, login.system) from error
 
 
-def _translated(error: pymysql.Error) -> CdcError:
+def _translated(error: pymysql.Error, system: str) -> CdcError:
     code, state = code_of(error), getattr(error, "sqlstate", None) or ""
     text = str(error.args[-1]) if error.args else type(error).__name__
     if code in LACKING:
         return PreflightFailed(
             f"the target's user lacks a right: {text}",
             hint="GRANT SELECT, INSERT, UPDATE, DELETE ON <table> TO <user>; see the page "
-            "sinks/targets/mariadb.md.",
+            f"sinks/targets/{system.lower()}.md.",
         )
     if code in _CHANGED:
         return StateError(

@@ -1,307 +1,49 @@
 """MariaDB as a target: rows and cursors in one transaction, exactly once.
 
-    START TRANSACTION ─▶ cursors: compare and set ─▶ deletes, upserts, step by step ─▶ COMMIT
-                         a second worker waits        straight into the tables       both or
-                         here, then stops                                            neither
-
-Why a change is applied once: the cursor moves from the very offset the span starts at, in the
-transaction that holds the rows. Whoever comes second finds it moved and writes nothing. When the
-reply to COMMIT is lost, the cursor itself says whether it happened.
-
-A statement that makes a table ends a transaction here, so it is never sent inside one: a table that
-turns up in the middle of a large one is made after a rollback, and the batch begins again.
+How, is told in `sinks/mariadb/target.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from itertools import count
+from collections.abc import Iterator
 from typing import Literal
 
-import pymysql
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr
 
-from cdc.connections.mariadb import Connection, Login, address, connect, fetch
 from cdc.connector import Context, Finding
-from cdc.errors import (
-    CdcError,
-    ConfigError,
-    DataError,
-    PreflightFailed,
-    SchemaIncompatible,
-    TargetUnavailable,
-)
 from cdc.mariadb.readable import MariaDBTable
 from cdc.verify.readable import Wanted
-from schemas.table import TableId, TableSchema
-from sinks.direct import DirectTarget
-from sinks.mapping import FieldMap, TableMap, fixed_targets
-from sinks.mariadb.barriers import BarrierTable
-from sinks.mariadb.catalog import Catalog, place_of, run
-from sinks.mariadb.cursors import CursorTable, has
-from sinks.mariadb.existing import Existing
-from sinks.mariadb.preflight import findings, unfit
-from sinks.mariadb.reservation import Reservation
-from sinks.mariadb.table import Table
-from sinks.mariadb.transactions import SETTINGS, named_errors, rolled_back, savepoint, writing
-from sinks.options import BUFFER_BYTES, BufferBytes, Changes, Topics
-from sinks.policy import needs_one_worker
-from sinks.refusals import rehearsed, vanished
-from sinks.sql import parents_first
-from sinks.target import Step
+from sinks.mapping import FieldMap, TableMap
+from sinks.mariadb.connector import checked, dropped, table_of
+from sinks.mariadb.options import Options
+from sinks.mariadb.server import MariaDB
+from sinks.mariadb.target import MariaDBTarget
 
 __all__ = ["Config", "FieldMap", "MariaDBTarget", "TableMap", "check", "create", "drop", "readable"]
 
 
-class Config(BaseModel):
+class Config(Options):
     """A sink into MariaDB."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["mariadb"] = Field(default="mariadb", description="The connector's name")
     url: SecretStr = Field(description="`mariadb://user:password@host:3306/database`")
-    tables: Topics
-    schema_changes: Changes
-    workers: int = Field(
-        default=1, ge=1, description="Processes that share the topics; 1 keeps consistent cuts"
-    )
-    buffer_bytes: BufferBytes = BUFFER_BYTES
-
-    @model_validator(mode="after")
-    def _go_together(self) -> Config:
-        needs_one_worker(self.schema_changes, self.workers)
-        return self
 
 
 def create(context: Context, config: Config) -> MariaDBTarget:
     """Return the target; it connects when it is opened."""
-    return MariaDBTarget(context, config)
-
-
-class MariaDBTarget(DirectTarget[Connection, Table]):
-    """See `sinks.target.Target`. One connection, one thread at a time."""
-
-    def __init__(self, context: Context, config: Config) -> None:
-        self._config = config
-        self._login = _login(context, config)
-        self._ledger = CursorTable(context)
-        self._waiting = BarrierTable(context, self._ledger)
-        super().__init__(self._ledger, self._waiting)
-        self._reservation = Reservation(context)
-        self._connection: Connection | None = None
-        self._order: dict[TableSchema, int] = {}
-        self._number = count()
-        self._is_writing = False
-        self._packet = self._folds = 0
-
-    def open(self) -> None:
-        """Connect and make the tables of cursors and barriers where they are missing."""
-        self.close()
-        self._connection = connect(self._login, SETTINGS)
-        with self._named_errors():
-            found = unfit(self._connection)
-            if found is not None:
-                raise PreflightFailed(found.message, hint=found.repair)
-            server = "SELECT @@max_allowed_packet, @@lower_case_table_names"
-            [(self._packet, self._folds)] = fetch(self._connection, server)
-            self._ledger.create(self._connection)
-            if self._config.workers > 1:
-                self._waiting.create(self._connection)
-                self._reservation.create(self._connection)
-
-    def close(self) -> None:
-        """Let go of the connection and the staging in it."""
-        connection, self._connection = self._connection, None
-        self._forget_tables()
-        self._is_writing = False
-        if connection is not None:
-            with suppress(pymysql.Error):
-                self._reservation.release(connection)
-            connection.close()
-
-    def prepare(self, schema: TableSchema, *, known: bool = False) -> None:
-        """Make or complete the table by policy, and its staging."""
-        if schema in self._tables:
-            return
-        connection = self._live()
-        with self._named_errors():
-            catalog = Catalog(connection, self._database)
-            if known and catalog.read(schema.table) is None:
-                raise vanished(schema.table)
-            self._refuse_shared(schema)
-            existing = catalog.ensure(schema, self._config.schema_changes, self._change)
-            self._tables[schema] = self._staging(schema, existing)
-            if not self._is_writing:
-                self._adopt(existing)
-            self._behind.append(schema)
-            self._order = self._foreign_key_order()
-
-    def _staging(self, schema: TableSchema, existing: Existing) -> Table:
-        table = Table(next(self._number), schema, existing, self._packet)
-        table.create(self._live())
-        return table
-
-    def _adopt(self, existing: Existing) -> None:
-        """Make the staging of older versions anew where the table is no longer what it was."""
-        for schema, table in self._tables.items():
-            if table.existing.quoted == existing.quoted and not table.fits(existing):
-                self._tables[schema] = self._staging(schema, existing)
-
-    def _drop(self, behind: Sequence[TableSchema]) -> None:
-        with self._named_errors():
-            catalog = Catalog(self._live(), self._database)
-            for schema in behind:
-                rules = self._config.schema_changes
-                dropped = catalog.drops(schema, rules, self._change)
-                if dropped is not None:
-                    self._adopt(dropped)
-
-    @property
-    def _database(self) -> str:
-        return address(self._login).database
-
-    def _change(self, statements: Sequence[str]) -> None:
-        """Run statements that make or change a table, never inside a transaction."""
-        connection = self._live()
-        inside = self._is_writing
-        if inside:
-            connection.rollback()
-        run(connection, statements)
-        if inside:
-            raise TargetUnavailable(
-                "a table had to be made or changed in the middle of a transaction, which ended it",
-                hint="The same batch is tried again, with the table as it is now.",
-            )
-
-    def _refuse_shared(self, schema: TableSchema) -> None:
-        """Stop where two tables of the mapping would be one of the server."""
-
-        def place(table: TableId) -> str:
-            name = ".".join(place_of(table, self._database))
-            return name.lower() if self._folds else name
-
-        for other in self._tables:
-            if other.table != schema.table and place(other.table) == place(schema.table):
-                raise SchemaIncompatible(
-                    f"{schema.table} and {other.table} would be one table, {place(schema.table)}",
-                    hint="Map one of them to another table with `to:`.",
-                )
-
-    def _foreign_key_order(self) -> dict[TableSchema, int]:
-        """Return where each table comes so that parents come before their children."""
-        places = {s: (t.existing.database, t.existing.name) for s, t in self._tables.items()}
-        parents = {places[s]: t.existing.parents for s, t in self._tables.items()}
-        order = parents_first(sorted(set(places.values())), parents)
-        return {schema: order.index(place) for schema, place in places.items()}
-
-    def reserve(self) -> None:
-        """Have the sink alone, once whoever applies now is done."""
-        with self._named_errors():
-            self._reservation.take(self._live())
-
-    def rehearse(self, transactions: Iterable[Sequence[Step]]) -> Mapping[int, DataError]:
-        """Try each step behind a savepoint of its own, and roll everything back."""
-        connection = self._live()
-
-        def take(step: Step) -> None:
-            with savepoint(connection), self._named_errors():
-                self._write(connection, [step])
-
-        with self._named_errors(), rolled_back(connection):
-            return rehearsed(transactions, take)
-
-    def _write(self, connection: Connection, steps: Iterable[Step]) -> None:
-        for step in steps:
-            upward = sorted(step, key=lambda mapped: self._order[mapped.schema])
-            work = [(self._tables[mapped.schema], mapped) for mapped in upward]
-            for table, mapped in work:
-                table.complete(connection, mapped)
-            for table, mapped in reversed(work):
-                table.clear(connection, mapped)
-            for table, mapped in work:
-                table.write(connection, mapped)
-
-    @contextmanager
-    def _using(self) -> Iterator[Connection]:
-        connection = self._live()
-        with self._named_errors():
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._using() as connection, writing(connection):
-            yield connection
-
-    @contextmanager
-    def _applying(self) -> Iterator[Connection]:
-        self._is_writing = True
-        try:
-            with self._writing() as connection:
-                if self._config.workers > 1:
-                    self._reservation.respect(connection)
-                yield connection
-        finally:
-            self._is_writing = False
-
-    def _live(self) -> Connection:
-        if self._connection is None or not self._connection.open:
-            raise TargetUnavailable("the target's connection is closed")
-        return self._connection
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        with named_errors(self._login):
-            yield
-
-
-def _login(context: Context, config: Config) -> Login:
-    """Return where to connect. Raises `errors.ConfigError` for a URL without a database."""
-    application = f"tailrace/{context.pipeline}/sink/{context.name}"
-    login = Login(config.url.get_secret_value(), application, TargetUnavailable)
-    if not address(login).database:
-        raise ConfigError(
-            "the MariaDB URL names no database, and the cursors need one",
-            hint="write mariadb://user:password@host:3306/database",
-        )
-    return login
+    return MariaDBTarget(context, config, MariaDB())
 
 
 def check(context: Context, config: Config) -> Iterator[Finding]:
     """Look at the server, our own tables, and every table the mapping names."""
-    try:
-        login = _login(context, config)
-        connection = connect(login, SETTINGS)
-    except CdcError as error:
-        yield Finding("fail", "connection", str(error), error.hint)
-        return
-    with closing(connection), named_errors(login):
-        yield Finding("ok", "connection", "reachable, and the login is accepted")
-        yield from findings(
-            connection,
-            address(login).database,
-            fixed_targets(config.tables),
-            may_create=config.schema_changes.creates,
-            workers=config.workers,
-        )
+    return checked(context, config, MariaDB())
 
 
 def readable(context: Context, config: Config, wanted: Wanted) -> MariaDBTable:
     """Return a table's rows, for `cdc verify`; it connects when it is opened."""
-    login = _login(context, config)
-    return MariaDBTable(login, place_of(wanted.table, address(login).database), wanted)
+    return table_of(context, config, MariaDB(), wanted)
 
 
 def drop(context: Context, config: Config, *, dry_run: bool) -> Iterator[str]:
     """Forget the cursors of this sink; tables and rows stay."""
-    login = _login(context, config)
-    with closing(connect(login, SETTINGS)) as connection, named_errors(login):
-        if not has(connection, "tailrace_cursors"):
-            return
-        yield f"cursors of sink {context.name} in {address(login).database}"
-        if not dry_run:
-            cursors = CursorTable(context)
-            with writing(connection):
-                BarrierTable(context, cursors).forget(connection)
-                Reservation(context).forget(connection)
-                cursors.forget(connection)
+    return dropped(context, config, MariaDB(), dry_run=dry_run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pymysql
 import pytest
@@ -14,7 +14,6 @@ from cdc.errors import (
     StateError,
     TargetUnavailable,
 )
-from cdc.local import LocalMariaDB
 from fix_mariadb import Place
 from fix_pipeline import wait_until
 from fix_sqlite import writes
@@ -22,7 +21,6 @@ from schemas.change import ABSENT
 from schemas.table import Column, TableId, TableSchema, Type
 from sinks.mariadb import reservation, transactions
 from sinks.target import Mapped, RowsRefused, Step
-from sinks.targets import mariadb as target_module
 from sinks.testing import ITEMS, PLACE, span, upsert
 
 COUNT = "SELECT count(*) FROM shop.items"
@@ -186,8 +184,7 @@ def test_a_refusal_of_a_trigger_is_a_refusal_of_the_row(maria_place: Place) -> N
 def test_a_frozen_worker_is_waited_for_and_then_ended_by_the_server(
     maria_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = {**transactions.SETTINGS, "innodb_lock_wait_timeout": 1, "idle_transaction_timeout": 2}
-    monkeypatch.setattr(target_module, "SETTINGS", short)
+    maria_place.be_impatient(monkeypatch)
     frozen, other = maria_place.open(ITEMS), maria_place.open(ITEMS)
     tried: list[CdcError] = []
 
@@ -211,10 +208,10 @@ def test_a_frozen_worker_is_waited_for_and_then_ended_by_the_server(
 
 
 def test_a_frozen_worker_does_not_keep_the_sink_for_itself(
-    mariadb: LocalMariaDB, fresh: str, monkeypatch: pytest.MonkeyPatch
+    make_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reservation, "_FROZEN_S", 0)
-    place = Place(mariadb, fresh, workers=2)
+    place = make_place(workers=2)
     frozen, other = place.open(ITEMS), place.open(ITEMS)
     frozen.reserve()
 
@@ -230,7 +227,6 @@ def test_a_frozen_worker_does_not_keep_the_sink_for_itself(
     with pytest.raises(TargetUnavailable):
         frozen.apply(upsert(ONE), [span(1, 2)])
     assert place.rows(ITEMS.table) == [TWO]
-    place.close()
 
 
 def test_a_connection_that_is_ended_is_another_try(maria_place: Place) -> None:
@@ -256,6 +252,8 @@ MEANINGS = {
     (1062, "23000"): DataError,
     (1406, "22001"): DataError,
     (4025, "23000"): DataError,
+    (3819, "HY000"): DataError,
+    (4031, "HY000"): TargetUnavailable,
 }
 
 

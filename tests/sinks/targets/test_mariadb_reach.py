@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,7 +17,7 @@ from cdc.local.process import free_port
 from fix_mariadb import CONTEXT, Place
 from fix_tls import Authority
 from schemas.table import TableId, TableSchema
-from sinks.mariadb import preflight
+from sinks.mariadb.server import MariaDB
 from sinks.targets import mariadb as target_module
 from sinks.testing import ITEMS, span, upsert
 
@@ -132,7 +132,7 @@ def test_a_certificate_of_another_name_is_refused(guarded: str, authority: Autho
 
 
 def found(place: Place) -> dict[str, Finding]:
-    return {finding.subject: finding for finding in target_module.check(CONTEXT, place.config)}
+    return {finding.subject: finding for finding in place.module.check(CONTEXT, place.config)}
 
 
 def as_user(place: Place, *grants: str) -> None:
@@ -167,7 +167,7 @@ def test_every_finding_of_a_user_without_rights_is_repaired_by_what_it_says(
 
 
 def test_the_rights_on_the_page_are_enough(maria_place: Place) -> None:
-    page = Path("sinks/targets/mariadb.md").read_text("utf-8")
+    page = Path(f"sinks/targets/{maria_place.dialect.word}.md").read_text("utf-8")
     grants = [line for line in page.splitlines() if line.startswith("GRANT ")]
     wide, narrow = [grant.removeprefix("GRANT ").partition(" ON ")[0] for grant in grants]
     as_user(maria_place, wide)
@@ -181,15 +181,14 @@ def test_the_rights_on_the_page_are_enough(maria_place: Place) -> None:
     assert {finding.level for finding in found(maria_place).values()} == {"ok"}
 
 
-def test_a_check_names_what_would_go_wrong(mariadb: LocalMariaDB, fresh: str) -> None:
+def test_a_check_names_what_would_go_wrong(make_place: Callable[..., Place]) -> None:
     tables = {"shop.a": {"to": "a"}, "shop.b": {"to": "b"}, "shop.c": {"to": "c"}}
-    place = Place(mariadb, fresh, tables=tables, workers=2, schema_changes="frozen")
+    place = make_place(tables=tables, workers=2, schema_changes="frozen")
     place.query(
         "CREATE TABLE a (id int PRIMARY KEY, name varchar(9) UNIQUE)",
         "CREATE TABLE b (id int PRIMARY KEY) ENGINE=MyISAM",
     )
-    findings = {f.message: f for f in target_module.check(CONTEXT, place.config)}
-    place.close()
+    findings = {f.message: f for f in place.module.check(CONTEXT, place.config)}
     levels = [(f.subject.rpartition(".")[2], f.level) for f in findings.values()]
     assert ("a", "warn") in levels
     assert ("b", "fail") in levels
@@ -200,12 +199,12 @@ def test_a_check_names_what_would_go_wrong(mariadb: LocalMariaDB, fresh: str) ->
 
 
 @pytest.mark.parametrize(
-    ("version", "told"), [("8.0.36", "is MySQL"), ("10.6.18-MariaDB-log", "older than 10.11")]
+    ("version", "told"), [("8.0.36", "is no MariaDB"), ("10.6.18-MariaDB-log", "older than 10.11")]
 )
 def test_a_server_that_was_not_tested_is_refused_by_name(
     maria_place: Place, monkeypatch: pytest.MonkeyPatch, version: str, told: str
 ) -> None:
-    monkeypatch.setattr(preflight, "_version", lambda _connection: version)
+    monkeypatch.setattr(MariaDB, "version", lambda *_: version)
     with pytest.raises(PreflightFailed, match=told):
         maria_place.open()
     assert found(maria_place)["version"].level == "fail"
