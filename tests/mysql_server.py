@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import pymysql
 
@@ -23,7 +24,7 @@ from cdc.connections.mariadb import quoted
 from cdc.local.process import free_port
 
 TREE = Path(os.environ.get("MYSQL_TREE") or Path(__file__).parent.parent / "build/mysql/root")
-READER, PASSWORD = "reader", "se cret@1"
+READER, WRITER, PASSWORD = "reader", "writer", "se cret@1"
 _PACKAGE = "mysql-server-core"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _DEADLINE_S = 90.0
@@ -105,6 +106,8 @@ class RealMySQL:
         self.execute(
             f"CREATE USER {READER}@'%' IDENTIFIED BY '{PASSWORD}'",
             f"GRANT {rights} ON *.* TO {READER}@'%'",
+            f"CREATE USER {WRITER}@'%' IDENTIFIED BY '{PASSWORD}'",
+            f"GRANT ALL ON *.* TO {WRITER}@'%'",
         )
         return self
 
@@ -172,8 +175,11 @@ class RealMySQL:
     def create_database(self, name: str) -> str:
         """Return the URL of a new database, as a user who may only read."""
         self.execute(f"CREATE DATABASE {quoted(name)}")
-        password = PASSWORD.replace(" ", "%20").replace("@", "%40")
-        return f"mysql://{READER}:{password}@127.0.0.1:{self.port}/{name}"
+        return self.url_of(name)
+
+    def url_of(self, database: str, user: str = READER, password: str = PASSWORD) -> str:
+        """Return the URL of a database: for a user who may read, for WRITER, or for another."""
+        return f"mysql://{user}:{quote(password)}@127.0.0.1:{self.port}/{database}"
 
     def drop_database(self, name: str) -> None:
         self.execute(f"DROP DATABASE {quoted(name)}")

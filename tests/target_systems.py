@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
 
 import duckdb
 import psycopg
 
 from cdc.connections.mariadb import fetch
 from cdc.connector import Context
-from cdc.local import LocalMariaDB
 from sinks.target import Target
 from sinks.targets import duckdb as duckdb_target
 from sinks.targets import mariadb as mariadb_target
@@ -53,14 +53,17 @@ class Postgres:
 
 
 class MariaDB:
-    def __init__(self, server: LocalMariaDB, url: str) -> None:
+    module: ClassVar[ModuleType] = mariadb_target
+
+    def __init__(self, server: Any, url: str) -> None:
         self._server = server
         self._url = url
         self._database = url.rpartition("/")[2]
 
     def target(self, rules: object) -> Target:
         given = {"url": self._url, "tables": [], "schema_changes": rules}
-        return mariadb_target.create(CONTEXT, mariadb_target.Config.model_validate(given))
+        target: Target = self.module.create(CONTEXT, self.module.Config.model_validate(given))
+        return target
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         with closing(self._server.connect(self._database)) as connection:

@@ -1,4 +1,7 @@
-"""`cdc verify` between engines: PostgreSQL → Kafka → the others, and MariaDB → PostgreSQL."""
+"""`cdc verify` between engines: PostgreSQL → Kafka → the others.
+
+MySQL runs the same (`tests/sinks/targets/mysql/live_verify.py`).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,6 @@ from schemas.table import TableId
 from sinks.duckdb.files import connect
 
 if TYPE_CHECKING:
-    from cdc.local import LocalMariaDB
     from fix_cli import Cdc
 
 SOURCE = """
@@ -60,7 +62,7 @@ class Shop:
 
     def __init__(self, folder: Path, source: str, mariadb: str, kafka: dict[str, str]) -> None:
         self.source, self.file, self.lake = source, folder / "copy.db", folder / "copy.duckdb"
-        self.database = mariadb.rpartition("/")[2]
+        word, self.database = mariadb.partition(":")[0], mariadb.rpartition("/")[2]
         self.name = f"v{secrets.token_hex(3)}"
         self.config = folder / "tailrace.yaml"
         self._log = folder / "run.log"
@@ -80,7 +82,7 @@ class Shop:
             "sinks": {
                 "sqlite": {"type": "sqlite", "path": str(self.file), "tables": tables},
                 "duckdb": {"type": "duckdb", "path": str(self.lake), "tables": tables},
-                "mariadb": {"type": "mariadb", "url": mariadb, "tables": tables},
+                word: {"type": word, "url": mariadb, "tables": tables},
             },
         }
         self.config.write_text(json.dumps(file))
@@ -95,17 +97,17 @@ class Shop:
 class Mirror:
     """One target: what it holds, and how it is spoiled."""
 
-    def __init__(self, sink: str, shop: Shop, server: LocalMariaDB) -> None:
-        self.sink, self._shop, self._server = sink, shop, server
+    def __init__(self, sink: str, shop: Shop, server: Any) -> None:
+        self.sink, self.shop, self._server = sink, shop, server
 
     def run(self, statement: str) -> list[tuple[Any, ...]]:
         if self.sink == "sqlite":
-            with closing(sqlite3.connect(self._shop.file, isolation_level=None)) as file:
+            with closing(sqlite3.connect(self.shop.file, isolation_level=None)) as file:
                 return file.execute(statement).fetchall()
         if self.sink == "duckdb":
-            with closing(connect(self._shop.lake, "1GB", wait=20)) as lake:
+            with closing(connect(self.shop.lake, "1GB", wait=20)) as lake:
                 return lake.execute(statement.replace("`", '"')).fetchall()
-        with closing(self._server.connect(self._shop.database)) as connection:
+        with closing(self._server.connect(self.shop.database)) as connection:
             return fetch(connection, statement)
 
     def count(self) -> int:
@@ -136,9 +138,13 @@ def shop(
 
 @pytest.fixture(params=["sqlite", "mariadb", "duckdb"])
 def mirror(request: pytest.FixtureRequest, shop: Shop, mariadb: Any) -> Mirror:
-    made = Mirror(request.param, shop, mariadb)
-    wait_until(lambda: made.count() == 554, f"the snapshot is there\n{shop.log()}", 90)
-    return made
+    return filled(Mirror(request.param, shop, mariadb))
+
+
+def filled(mirror: Mirror) -> Mirror:
+    """Wait for the snapshot."""
+    wait_until(lambda: mirror.count() == 554, f"the snapshot is there\n{mirror.shop.log()}", 90)
+    return mirror
 
 
 def verified(cdc: Cdc, shop: Shop, mirror: Mirror, *options: str) -> tuple[int, dict[str, Any]]:

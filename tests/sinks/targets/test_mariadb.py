@@ -1,4 +1,7 @@
-"""MariaDB keeps the contract of a transactional target, on a real server."""
+"""MariaDB keeps the contract of a transactional target, on a real server.
+
+MySQL runs the same tests (`mysql/live_target.py`).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from sinks.target import Mapped
 from sinks.testing import TargetContract, span, upsert
 from sinks.testing_processes import ProcessContract
 
-PAGES = {word: Path(f"sinks/targets/{word}.md").read_text("utf-8") for word in ("mariadb",)}
+PAGES = {word: Path(f"sinks/targets/{word}.md").read_text("utf-8") for word in ("mariadb", "mysql")}
 ID = Column("id", Type("int64", "postgres bigint"))
 NAME = Column("name", Type("string", "postgres text"))
 

@@ -1,4 +1,7 @@
-"""What holds inside one transaction of MariaDB, whatever happens to the worker and the server."""
+"""What holds inside one transaction of MariaDB, whatever happens to the worker and the server.
+
+MySQL runs the same tests (`mysql/live_target.py`).
+"""
 
 from __future__ import annotations
 

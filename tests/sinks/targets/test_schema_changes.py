@@ -76,6 +76,7 @@ CELL: dict[Kind, bytes | None] = {"widen": b"2.5", "retype": b"two", "nullabilit
 TYPES = {
     "Postgres": {"int32": "integer", "float64": "double precision", "string": "text"},
     "MariaDB": {"int32": "int(11)", "float64": "double", "string": "longtext"},
+    "MySQL": {"int32": "int", "float64": "double", "string": "longtext"},
     "DuckDB": {"int32": "integer", "float64": "double", "string": "varchar"},
     "SQLite": {"int32": "INTEGER", "float64": "REAL", "string": "TEXT"},
 }
