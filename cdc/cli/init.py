@@ -95,7 +95,7 @@ def _proposal(source: str, tables: list[TableSchema], target: str) -> str:
     if kind not in plugins.types("source"):
         raise ConfigError(
             f"the tables of a {kind} cannot be looked at",
-            hint="A mapping is proposed into postgresql:// and mariadb:// URLs.",
+            hint="A mapping is proposed into postgresql://, mariadb:// and mysql:// URLs.",
         )
     there = _discovered(plugins.load("source", kind), target)
     foreign = [table for table in there if not _is_ours(table.table)]

@@ -62,7 +62,8 @@ _REFUSED: Mapping[int, str] = {
     ER.BAD_DB_ERROR: "CREATE DATABASE {database};",
     ER.HOST_NOT_PRIVILEGED: "let this host in: CREATE USER {user}@'this host' …",
     CR.CR_SSL_CONNECTION_ERROR: "turn on TLS on the server, or add ?ssl-mode=DISABLED to `url`",
-    CR.CR_AUTH_PLUGIN_CANNOT_LOAD: "ALTER USER {user} IDENTIFIED VIA mysql_native_password …",
+    CR.CR_AUTH_PLUGIN_CANNOT_LOAD: "let {user} log in by mysql_native_password, which MariaDB has, "
+    "or by caching_sha2_password, which MySQL has",
 }
 """Answers to a connection attempt that no retry will change."""
 

@@ -63,7 +63,7 @@ class MySQL:
     def version(self, connection: Connection) -> str:
         """Return what the server says it is, and of whom."""
         [(version, comment)] = fetch(connection, "SELECT VERSION(), @@version_comment")
-        return f"{version}, {comment}"
+        return f"{version} {comment}"
 
     def engine(self, connection: Connection) -> str:
         """Return the version of InnoDB, empty where there is none."""
