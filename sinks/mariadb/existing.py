@@ -59,7 +59,7 @@ _CUT = {"decimal", "date", "time", "datetime", "timestamp"}
 """Types that take a text by rounding it or cutting it off, and only note it."""
 _EXACT = ("_nopad_bin", "_0900_bin")
 """Collations by which texts are equal only byte for byte: of MariaDB, of MySQL."""
-_WORDS_OF_TYPES = ("mariadb", "mysql")
+_SYSTEMS = ("mariadb", "mysql")
 _INDEX = "tailrace_key"
 _BOUNDLESS = ("text", "blob")
 _FRACTION = 6
@@ -197,7 +197,7 @@ def _keeps(column: Column, there: ExistingColumn, word: str, *, cast: bool) -> b
     if logical == "decimal" and there.family == "decimal":
         return there.scale >= column.type.scale
     cuts = there.family in _FRACTIONS.get(logical, ()) and there.scale < _FRACTION
-    alike = {f"{system} {there.type}" for system in _WORDS_OF_TYPES}
+    alike = {f"{system} {there.type}" for system in _SYSTEMS}
     return not cuts or column.type.native in alike  # nothing is there to be cut
 
 
