@@ -66,6 +66,19 @@ def test_a_request_that_may_do_better_later_is_sent_again(
     assert len(receiver.asked) == 1
 
 
+def test_requests_under_way_that_nobody_answers_end_by_their_timeout(
+    bench: Make, receiver: Receiver
+) -> None:
+    receiver.faults.extend(["slow"] * 4)
+    started = time.monotonic()
+    with pytest.raises(TargetUnavailable, match="PUT"):
+        bench(timeout=0.5, concurrency=4).send(
+            *(changed(n, b"%d" % n, b"x", None) for n in range(9))
+        )
+    assert time.monotonic() - started < 10
+    assert len(receiver.asked) == 4
+
+
 @pytest.mark.parametrize("status", [301, 302, 401, 403, 405, 501])
 def test_an_answer_that_every_request_would_get_stops_the_sink(
     bench: Make, receiver: Receiver, status: int
