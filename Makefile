@@ -74,8 +74,9 @@ differential: $(STAMP) ## 100,000 operations captured by us and by a live Debezi
 interchange: $(STAMP) ## sinks of a live Debezium, in four forms, equal to the source; its slot taken over; INTERCHANGE_RECORD=1 keeps the topics
 	@$(BIN)/python -m pytest tests/interchange/live.py tests/interchange/handover.py $(ARGS)
 
-mysql: $(STAMP) ## a real MySQL, fetched by apt into build/: captured, written into, killed and compared
+mysql: $(STAMP) ## real MySQL servers, fetched by apt into build/, and an old one: captured, written into, killed and compared
 	@$(BIN)/python -m pytest $(wildcard tests/cdc/mysql/live*.py tests/sinks/targets/mysql/live*.py) $(ARGS)
+	@MYSQL=8.0 $(BIN)/python -m pytest $(wildcard tests/cdc/mysql/live*.py) $(ARGS)
 
 # A new lock needs uv, which is itself in the lock: the environment of the old lock will do.
 lock: ## pin the dependencies again: all of them, and those of the image and of its build

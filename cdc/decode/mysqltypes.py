@@ -297,9 +297,9 @@ def hexed(value: bytes) -> bytes:
 def selected(column: MysqlColumn, name: str) -> str:
     """Return the expression that asks for a column whose quoted name is `name`.
 
-    FLOAT prints six digits only; as DOUBLE it has them all.
+    FLOAT prints six digits only, a product all; CAST to DOUBLE is not known before MySQL 8.0.17.
     """
-    return f"CAST({name} AS DOUBLE)" if column.kind == "float" else name
+    return f"({name} * 1e0)" if column.kind == "float" else name
 
 
 def text(column: MysqlColumn) -> Callable[[bytes], bytes] | None:

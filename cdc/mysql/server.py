@@ -1,4 +1,4 @@
-"""MySQL, in the words of `cdc/mariadb/dialect.py`. Run on 9.7; 8.0 and 8.4 log the same events."""
+"""MySQL, in the words of `cdc/mariadb/dialect.py`. Run on 9.7.4 and 8.0.15."""
 
 from __future__ import annotations
 

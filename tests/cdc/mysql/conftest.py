@@ -11,7 +11,17 @@ import pytest
 
 from fix_mariadb_capture import Database
 from mysql_capture import MyCapture
-from mysql_server import RealMySQL
+from mysql_server import RELEASE, RealMySQL
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what the server cannot do yet."""
+
+    def is_late(item: pytest.Item) -> bool:
+        return any(mark.args > RELEASE for mark in item.iter_markers("since"))
+
+    config.hook.pytest_deselected(items=[item for item in items if is_late(item)])
+    items[:] = [item for item in items if not is_late(item)]
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ class TestMySQL(XaStories):
     pass
 
 
+@pytest.mark.since(8, 0, 29)
 @pytest.mark.parametrize("detached", ["ON", "OFF"])
 def test_it_may_stay_with_its_session_or_not(
     shop: Database, begun: MyCapture, detached: str
@@ -53,6 +54,7 @@ def test_it_may_stay_with_its_session_or_not(
     assert ids(begun) == [1]
 
 
+@pytest.mark.since(8, 3)
 def test_tagged_and_compressed_ones_are_read_again_from_the_log(
     shop: Database, begun: MyCapture, server: RealMySQL
 ) -> None:
@@ -113,6 +115,7 @@ def test_what_was_prepared_before_the_server_was_killed_leaves_when_it_is_commit
         capture.kill()
 
 
+@pytest.mark.since(8, 0, 30)
 def test_a_server_killed_in_the_midst_of_them_is_gone_on_from(own: RealMySQL) -> None:
     """What it had logged of an XA COMMIT and not carried out, it carries out when it comes back."""
     url = own.create_database("shop")
