@@ -159,9 +159,11 @@ class LocalKafka:
             # A client that meets a closed port complains on stderr; ask the port first.
             socket.create_connection((host, int(port)), timeout=1).close()
             admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-            return bool(admin.list_topics(timeout=2).brokers)
+            found = admin.list_topics(timeout=2)
         except (OSError, KafkaException):
             return False
+        # Another broker may have been given the port while this one was down.
+        return bool(found.brokers) and found.cluster_id == _cluster_of(self.log.parent / "data")
 
 
 def _spelled(value: Setting) -> str:
@@ -183,6 +185,12 @@ def _format(data: Path, class_path: str, version: str) -> None:
     (data / "bootstrap.checkpoint").write_bytes(checkpoint)
     ids = f"cluster.id={_new_id()}\ndirectory.id={_new_id()}\n"
     (data / "meta.properties").write_text(f"{ids}node.id=1\nversion=1\n", encoding="ascii")
+
+
+def _cluster_of(data: Path) -> str:
+    """Return the cluster whose data this is."""
+    lines = (data / "meta.properties").read_text(encoding="utf-8").splitlines()
+    return dict(line.partition("=")[::2] for line in lines)["cluster.id"]
 
 
 def _real_format(folder: Path, class_path: str) -> None:

@@ -194,7 +194,7 @@ class Server:
         self._deadline = deadline or self._deadline
         self.launch()
         limit = time.monotonic() + self._deadline
-        while not self._ready():
+        while not self._ready() or not self.running:
             if not self.running:
                 self._reap()
                 raise self.failure(f"ended at once with exit code {self.exit_code}")

@@ -81,6 +81,18 @@ def test_a_killed_broker_comes_back_with_its_data_and_address() -> None:
         assert read_all(address, topic, 1) == [b"one"]
 
 
+def test_a_broker_that_has_another_ones_port_is_told_from_it(kafka: LocalKafka) -> None:
+    _, port = kafka.bootstrap.split(":")
+    with LocalKafka() as other:
+        other.server.kill()
+        settings = other.log.parent / "server.properties"
+        own = other.bootstrap.rpartition(":")[2]
+        settings.write_text(settings.read_text().replace(f":{own}", f":{port}"))
+        other._ports["PLAINTEXT"] = int(port)  # as if it had been given to both
+        with pytest.raises(LocalStackError, match="ended at once"):
+            other.server.start()
+
+
 def test_two_brokers_have_different_cluster_ids(kafka: LocalKafka) -> None:
     with LocalKafka() as other:
         ids = {
