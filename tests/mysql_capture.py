@@ -9,9 +9,9 @@ from typing import Any
 
 from cdc.connector import Finding
 from cdc.decode.gtid import Intervals
-from cdc.decode.mysqltypes import selected, text
 from cdc.mariadb.catalog import Catalog
 from cdc.mariadb.connection import Login, quoted
+from cdc.mariadb.selecting import asked, reader
 from cdc.mysql.position import Position
 from cdc.mysql.server import MySQL
 from cdc.source import Source
@@ -103,17 +103,8 @@ def selected_rows(server: RealMySQL, shop: Database, table: str) -> list[tuple[A
         facts = Catalog(connection, Login("", ""), MySQL()).find(TableId(shop.name, table))
         assert facts is not None
         columns = [found.column for found in facts.columns]
-        wanted = ", ".join(selected(column, quoted(column.name)) for column in columns)
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT {wanted} FROM {quoted(table)}")
+            cursor.execute(f"SELECT {asked(columns)} FROM {quoted(table)}")
             found = cursor.fetchall()
-    makes = [text(column) or bytes for column in columns]
-    return sorted(
-        (
-            tuple(
-                None if cell is None else make(cell) for cell, make in zip(row, makes, strict=True)
-            )
-            for row in found
-        ),
-        key=repr,
-    )
+    texts = reader(columns)
+    return sorted((tuple(texts(row)) for row in found), key=repr)

@@ -24,11 +24,11 @@ import msgspec
 import pymysql
 
 from cdc.connections.mariadb import code_of
-from cdc.decode.mysqltypes import selected, text
 from cdc.errors import PreflightFailed
 from cdc.mariadb.catalog import TableFacts
 from cdc.mariadb.chunks import TableBusy, literal, order_of
 from cdc.mariadb.connection import quoted, rows, whole_guard
+from cdc.mariadb.selecting import asked, reader
 from cdc.mariadb.tables import Tables
 from cdc.mysql.documents import UNTOLD
 from schemas.change import ABSENT, UNREADABLE, Cell, Rows
@@ -123,9 +123,9 @@ def _looked_up(
         for key in keys
     )
     columns = [found.column for found in facts.columns]
-    wanted = ", ".join(selected(column, quoted(column.name)) for column in columns)
     names = ", ".join(map(quoted, schema.key))
     table = quoted(schema.table.schema, schema.table.name)
+    wanted = asked(columns)
     query = f"SELECT {wanted} FROM {table} WHERE ({names}) IN ({values})"  # noqa: S608 - quoted
     with whole_guard(login):
         try:
@@ -134,12 +134,9 @@ def _looked_up(
             if code_of(error) not in _CHANGED:
                 raise
             raise TableBusy(f"{schema.table} was changed just now: {error.args[-1]}") from error
-    texts = [text(column) for column in columns]
+    texts = reader(columns)
     for row in found:
-        cells = {
-            column.name: cell if cell is None or make is None else make(cell)
-            for column, cell, make in zip(columns, row, texts, strict=True)
-        }
+        cells = dict(zip((column.name for column in columns), texts(row), strict=True))
         yield tuple((cells[name] or b"").decode() for name in schema.key), cells
 
 

@@ -15,12 +15,13 @@ import pymysql
 from pymysql.cursors import SSCursor
 
 from cdc.connections.mariadb import code_of
-from cdc.decode.mysqltypes import MysqlColumn, selected, text
+from cdc.decode.mysqltypes import MysqlColumn
 from cdc.errors import ConfigError, PreflightFailed, SourceUnavailable
 from cdc.mariadb.catalog import TableFacts
 from cdc.mariadb.connection import Connection, Login, connect, leave, quoted, unread, whole_guard
 from cdc.mariadb.dialect import Dialect, View
 from cdc.mariadb.position import Position
+from cdc.mariadb.selecting import asked, reader
 from schemas.forms import copy_line
 from schemas.table import TableSchema
 
@@ -189,16 +190,12 @@ class ChunkReader:
 
     def _select(self, what: Slice, query: str) -> Generator[tuple[Row, bytes], None, None]:
         """Yield each row as SELECT gave it, and as a COPY line."""
-        texts = [text(column) for column in what.columns]
+        texts = reader(what.columns)
         cursor = SSCursor(self.connection)
         try:
             cursor.execute(query)
             for row in iter(cursor.fetchone, None):
-                cells = [
-                    cell if cell is None or make is None else make(cell)
-                    for cell, make in zip(row, texts, strict=True)
-                ]
-                yield row, copy_line(cells)[:-1]
+                yield row, copy_line(texts(row))[:-1]
         finally:
             if unread(cursor):
                 self.close()
@@ -232,7 +229,7 @@ class ChunkReader:
 def _query(
     connection: Connection, what: Slice, after: tuple[str, ...] | None, rows: int | None
 ) -> str:
-    columns = ", ".join(selected(column, quoted(column.name)) for column in what.columns)
+    columns = asked(what.columns)
     table = what.schema.table
     conditions = [f"({what.where})"] if what.where else []
     if after is not None:

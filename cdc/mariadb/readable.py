@@ -7,13 +7,13 @@ read row by row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
 from pymysql.cursors import Cursor, SSCursor
 
-from cdc.decode.mysqltypes import KINDS, MysqlColumn, selected, text
+from cdc.decode.mysqltypes import KINDS, MysqlColumn
 from cdc.errors import PreflightFailed
 from cdc.mariadb.catalog import Catalog
 from cdc.mariadb.connection import (
@@ -28,6 +28,7 @@ from cdc.mariadb.connection import (
 )
 from cdc.mariadb.dialect import Dialect
 from cdc.mariadb.position import Place
+from cdc.mariadb.selecting import asked, reader
 from cdc.mariadb.server import MariaDB
 from cdc.verify.readable import NULL_MARK, NotThere, Piece, Row, Wanted, lines_of
 from schemas.forms import copy_line
@@ -35,7 +36,6 @@ from schemas.table import TableId
 
 __all__ = ["MariaDBSource", "MariaDBTable"]
 
-_Text = Callable[[bytes], bytes]
 _INTEGERS = ("tinyint", "smallint", "mediumint", "int", "bigint")
 _READ_ALONE = ("float", "double", "bit", "year")
 _TRUTHS = {b"t": b"1", b"true": b"1", b"f": b"0", b"false": b"0"}
@@ -119,21 +119,14 @@ class MariaDBTable:
         self, columns: Sequence[MysqlColumn], where: str, kind: type[Cursor], by: Any = None
     ) -> Iterator[Row]:
         """Yield the rows of a query over a connection, this side's own when none is given."""
-        names = ", ".join(selected(c, quoted(c.name)) for c in columns)
         table = quoted(self._table.schema, self._table.name)
-        query = f"SELECT {names} FROM {table}{where}"  # noqa: S608 - quoted
-        texts: list[tuple[int, _Text]] = [
-            (place, made) for place, c in enumerate(columns) if (made := text(c)) is not None
-        ]
+        query = f"SELECT {asked(columns)} FROM {table}{where}"  # noqa: S608 - quoted
+        texts = reader(columns)
         with whole_guard(self._login), self._reading(kind(by or self._live())) as cursor:
             cursor.execute(query)
             while found := cursor.fetchmany(1_000):
                 for row in found:
-                    cells = list(row)
-                    for place, made in texts:
-                        if cells[place] is not None:
-                            cells[place] = made(cells[place])
-                    yield tuple(cells)
+                    yield tuple(texts(row))
 
     @contextmanager
     def _reading(self, cursor: Cursor) -> Iterator[Cursor]:

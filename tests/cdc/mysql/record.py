@@ -21,9 +21,9 @@ from typing import Any
 
 from pymysql.cursors import Cursor
 
-from cdc.decode.mysqltypes import selected
 from cdc.mariadb.catalog import Catalog
 from cdc.mariadb.connection import Login, quoted
+from cdc.mariadb.selecting import asked
 from cdc.mysql.server import MySQL
 from mysql_server import RealMySQL
 from mysql_values import DOCUMENTS, VALUES
@@ -234,9 +234,8 @@ def kept(server: RealMySQL) -> dict[str, Any]:
             facts = catalog.find(TableId(DATABASE, name))
             assert facts is not None
             columns = [found.column for found in facts.columns]
-            wanted = ", ".join(selected(column, quoted(column.name)) for column in columns)
             with Cursor(connection) as cursor:
-                cursor.execute(f"SELECT {wanted} FROM {quoted(name)} ORDER BY 1")
+                cursor.execute(f"SELECT {asked(columns)} FROM {quoted(name)} ORDER BY 1")
                 rows = [
                     [None if cell is None else written(cell) for cell in row]
                     for row in cursor.fetchall()
