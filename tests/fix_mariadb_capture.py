@@ -82,6 +82,22 @@ class MariaCapture(Capture):
             self.until_read()
         self.until_caught_up()
 
+    def ends_behind_the_snapshot(self, rows: int, insert: str) -> None:
+        """See that it reads the `rows` of `t`, and nothing that is written or asked for then."""
+
+        def done() -> bool:
+            return self.source is not None and self.source.status().state == "done"
+
+        self.until(done, "the end")
+        self.database.execute(insert)
+        self.kill()
+        source = self.open()
+        self.step()
+        assert done()
+        assert len(self.events) == rows
+        source.command("backfill", {"table": f"{self.database.name}.t"})
+        assert "snapshot: only" in source.status().waiting
+
     def until_caught_up(self, _: Any = None) -> None:
         """Read to where the log ends now."""
         [(end,)] = self.database.execute("SELECT @@gtid_binlog_pos")

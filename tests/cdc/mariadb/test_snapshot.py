@@ -143,16 +143,4 @@ def test_only_reads_what_is_there_and_is_done(shop: Database, make_maria: Make) 
     shop.execute("CREATE TABLE t (id int PRIMARY KEY)")
     shop.execute("INSERT INTO t SELECT seq FROM seq_1_to_500")
     maria = make_maria(snapshot="only", chunk_rows=200)
-
-    def done() -> bool:
-        return maria.source is not None and maria.source.status().state == "done"
-
-    maria.until(done, "the end")
-    shop.execute("INSERT INTO t VALUES (1000)")
-    maria.kill()
-    source = maria.open()
-    maria.step()
-    assert done()
-    assert len(maria.events) == 500
-    source.command("backfill", {"table": f"{shop.name}.t"})
-    assert "snapshot: only" in source.status().waiting
+    maria.ends_behind_the_snapshot(500, "INSERT INTO t VALUES (1000)")

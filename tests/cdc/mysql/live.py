@@ -172,19 +172,7 @@ def test_never_begins_with_the_log(shop: Database, make: Make) -> None:
 def test_only_reads_what_is_there_and_is_done(shop: Database, make: Make) -> None:
     shop.execute(TABLE, f"INSERT INTO t {numbers(500)}")
     capture = make(snapshot="only", chunk_rows=200)
-
-    def done() -> bool:
-        return capture.source is not None and capture.source.status().state == "done"
-
-    capture.until(done, "the end")
-    shop.execute("INSERT INTO t VALUES (1000, 0)")
-    capture.kill()
-    source = capture.open()
-    capture.step()
-    assert done()
-    assert len(capture.events) == 500
-    source.command("backfill", {"table": f"{shop.name}.t"})
-    assert "snapshot: only" in source.status().waiting
+    capture.ends_behind_the_snapshot(500, "INSERT INTO t VALUES (1000, 0)")
 
 
 @pytest.mark.since(9, 6)
