@@ -205,11 +205,12 @@ class DeadLetters:
 
     def _connected(self) -> Producer:
         if self._producer is None:
+            producer = producer_client(self._kafka)  # it asks for its id while we read
             if self._policy != "block_key":
                 ensure_topics(self._kafka, {self.topic: SETTINGS})
                 self._learn(self._letters.read())
                 self._letters.close()
-            self._producer = producer_client(self._kafka)
+            self._producer = producer
         return self._producer
 
     def _learn(self, messages: Iterable[Message]) -> None:

@@ -34,7 +34,14 @@ from confluent_kafka import (
 
 from cdc.brokers import high_watermark, topic_ids
 from cdc.errors import KafkaUnavailable
-from cdc.kafka import DEADLINE_S, KafkaConfig, arrived, consumer_client, producer_client
+from cdc.kafka import (
+    DEADLINE_S,
+    KafkaConfig,
+    arrived,
+    assign,
+    consumer_client,
+    producer_client,
+)
 from cdc.kafka import kafka_error as named
 from schemas.change import Stamp
 
@@ -63,6 +70,8 @@ Headers = Sequence[tuple[str, bytes | str | None]]
 _OURS = "cdc."
 _SAID = ("table", "error", "reason", "hint")
 _BATCH = 1000
+_WAIT_MS = 50
+"""How long the broker waits for a record where there is none: a worker waits for the answer."""
 _TOPICS = {"sink": "dead", "source": "quarantine"}
 
 
@@ -234,8 +243,11 @@ class LetterTopic:
         # From -1: an empty topic is asked too, so that a right that lacks is named at once.
         end, reached = high_watermark(self._kafka, self.name, 0), -1
         if self._consumer is None:
-            self._consumer = consumer_client(self._kafka)
-        self._consumer.assign([TopicPartition(self.name, 0, first)])
+            self._consumer = consumer_client(self._kafka, fetch_wait_max_ms=_WAIT_MS)
+        try:
+            assign(self._consumer, [TopicPartition(self.name, 0, first)])
+        except KafkaException as error:
+            raise named(error, f"reading {self.name}") from error
         deadline = time.monotonic() + DEADLINE_S
         while reached < end:
             if time.monotonic() > deadline:
