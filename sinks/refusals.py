@@ -10,7 +10,16 @@ from cdc.errors import DataError, SchemaIncompatible, StateError
 from schemas.table import TableId
 from sinks.target import Step
 
-__all__ = ["dropped", "forbidden", "rehearsed", "unmatched", "unmoved", "unwanted", "vanished"]
+__all__ = [
+    "bare",
+    "dropped",
+    "forbidden",
+    "rehearsed",
+    "unmatched",
+    "unmoved",
+    "unwanted",
+    "vanished",
+]
 
 _NOT_THERE = (
     "The row's creation was not applied here: take a new snapshot of the table, or set REPLICA "
@@ -27,8 +36,14 @@ def rehearsed(
         try:
             take(step)
         except DataError as error:
-            refused[number] = error
+            refused[number] = bare(error)
     return refused
+
+
+def bare(error: DataError) -> DataError:
+    """Return `error` without the frames it came through, which keep all that they hold (R14)."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def vanished(table: TableId) -> StateError:

@@ -149,8 +149,11 @@ class TargetContract(CursorContract):
             *upsert((b"1", ABSENT, b"1.00")),
             *upsert((b"5", ABSENT, b"1.00")),
         ]
-        assert sorted(target.rehearse([steps])) == [1, 3]
+        refused = target.rehearse([steps])
+        assert sorted(refused) == [1, 3]
         assert system.rows(ITEMS.table) == []
+        frames = [(error.__traceback__, error.__cause__) for error in refused.values()]
+        assert frames == 2 * [(None, None)], "an error keeps alive what its frames hold (R14)"
         target.apply([], [span(None, 1)])
 
     def test_a_later_step_wins_over_an_earlier_one(

@@ -23,6 +23,7 @@ from typing import Any
 import psycopg
 
 from cdc.errors import DataError
+from sinks.refusals import bare
 from sinks.target import Step
 
 __all__ = ["Rehearsal"]
@@ -147,7 +148,7 @@ class Rehearsal:
             with self._errors(), self._connection.transaction():
                 deed()
         except DataError as error:
-            return error
+            return bare(error)
         return None
 
 

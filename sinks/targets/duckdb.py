@@ -34,7 +34,7 @@ from sinks.folder import located
 from sinks.ledger import BarrierTable, CursorTable, forget
 from sinks.mapping import fixed_targets
 from sinks.options import BUFFER_BYTES, BufferBytes, Changes, Topics
-from sinks.refusals import vanished
+from sinks.refusals import bare, vanished
 from sinks.reservation import Reservation
 from sinks.target import RowsRefused, Step
 
@@ -156,9 +156,9 @@ class DuckdbTarget(DirectTarget[Connection, Table]):
                 with self._file.used():
                     self._write(connection, [step])
             except RowsRefused as error:
-                refused[number] = error
+                refused[number] = bare(error)
             except DataError as error:
-                refused[number] = error
+                refused[number] = bare(error)
                 return waiting[place + 1 :]
             else:
                 taken.append(step)

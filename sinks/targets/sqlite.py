@@ -29,7 +29,7 @@ from sinks.folder import located
 from sinks.ledger import BarrierTable, CursorTable, forget
 from sinks.mapping import fixed_targets
 from sinks.options import BUFFER_BYTES, BufferBytes, Changes, Topics
-from sinks.refusals import vanished
+from sinks.refusals import bare, vanished
 from sinks.reservation import Reservation
 from sinks.sqlite.catalog import Catalog, refuse_shared
 from sinks.sqlite.files import (
@@ -151,8 +151,9 @@ class SqliteTarget(DirectTarget[Connection, Table]):
                 with self._named_errors(), savepoint(connection):
                     self._write(connection, [step])
             except DataError as error:
-                refused[number] = error
-                if is_foreign_key(error):
+                waits = is_foreign_key(error)
+                refused[number] = bare(error)
+                if waits:
                     yield number, step
 
     def _write(self, connection: Connection, steps: Iterable[Step]) -> None:
