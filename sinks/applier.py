@@ -1,7 +1,8 @@
 """One cut → the target: stages 7 to 9, with the ways out when the target refuses a row.
 
     collapse ─▶ apply ─▶ done
-         ▲        ├─ refused, and the target says which rows ─▶ dead letters ─▶ again without them
+         ▲        ├─ on the way it names rows, each of one event ─▶ dead letters ─▶ goes on ─▶ done
+         │        ├─ refused, and the target says which rows ─▶ dead letters ─▶ again without them
          └────────┘
                   └─ refused ─▶ apply in source order ─▶ done
                                    └─ refused ─▶ rehearse: which rows? ─▶ dead letters
@@ -19,13 +20,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from cdc.errors import DataError, Stop, TargetUnavailable
-from schemas.change import ABSENT
 from schemas.table import TableSchema
+from sinks.blame import Reasons, alone, blamed, named
 from sinks.collapse import collapse, in_source_order, is_move, runs, source_order
 from sinks.deadletter import DeadLetters, without
 from sinks.decode import Event
 from sinks.parts import Split, unfolded
-from sinks.target import Barrier, RowsRefused, Span, Step, Target
+from sinks.target import Barrier, RowsRefused, Span, Sparing, Step, Target
 
 __all__ = ["Applied", "Applier", "Cut", "Entangled", "summed"]
 
@@ -90,12 +91,13 @@ class Applier:
         self._prepare()
         merged = self._screen(_merged(cut.partitions))
         events = self._letters.sift(merged)
+        spared: list[Event] = []
         try:
-            while named := self._refused(events, cut.spans):
-                aside = self._letters.aside(events, named)
+            while refused := self._refused(events, cut.spans, spared):
+                aside = self._letters.aside(events, refused)
                 self._letters.write(aside)
                 events = without(events, aside)
-            dead = 0
+            events, dead = without(events, spared), 0
         except DataError:
             left = set(map(id, events))
             whole = source_order(map(unfolded, cut.partitions))
@@ -104,15 +106,33 @@ class Applier:
         dead += len(merged) - len(events)
         return summed(events, cut.dropped, dead, time.monotonic() - started)
 
-    def _refused(self, events: Sequence[Event], spans: Sequence[Span]) -> Sequence[Event]:
-        """Apply `events`, or return those the target names; others that it refuses it raises."""
+    def _refused(
+        self, events: Sequence[Event], spans: Sequence[Span], spared: list[Event]
+    ) -> Sequence[Event]:
+        """Apply `events`, or return those the target names; others that it refuses it raises.
+
+        Those it has left out of what it applied are in `spared`, and dead letters.
+        """
+        found: list[Event] = []
+
+        def aside(rows: Reasons) -> None:
+            some = named(events, rows) if alone(events, rows) else []
+            if not some or len(self._letters.aside(events, some)) > len(some):
+                raise RowsRefused(rows)
+            self._letters.write(some)
+            found.extend(some)
+
         try:
-            self._target.apply(collapse(events), spans)
+            if isinstance(self._target, Sparing):
+                self._target.apply_others(collapse(events), spans, aside)
+            else:
+                self._target.apply(collapse(events), spans)
         except RowsRefused as error:
-            named = _named(events, error)
-            if not named:
+            refused = named(events, error.rows)
+            if not refused:
                 raise
-            return named
+            return refused
+        spared += found
         return ()
 
     def _prepare(self) -> None:
@@ -205,27 +225,9 @@ class Applier:
                 # Of a key change the create is to blame; the old row goes all the same.
                 kept = (part[:-1] if n in refused else part for n, part in enumerate(parts))
                 good = [event for part in kept for event in part]
-                return good, [_blamed(parts[n][-1], refused[n]) for n in sorted(refused)]
+                return good, [blamed(parts[n][-1], refused[n]) for n in sorted(refused)]
             parts = [piece for n, part in enumerate(parts) for piece in _pieces(part, n in refused)]
         raise Stop("the refused records of a cut cannot be told from the others")
-
-
-def _named(events: Sequence[Event], error: RowsRefused) -> list[Event]:
-    """Return the events behind refused rows: the newest of each key.
-
-    A row that was put together from several events may be refused for an older one's value: none
-    is returned then, and each is to be tried alone.
-    """
-    rows = dict(error.rows)
-    out = []
-    for event in reversed(events):
-        if event.schema is None or (event.schema.table, event.key) not in rows:
-            continue
-        if event.row is not None and ABSENT in event.row:
-            return []
-        reason = rows.pop((event.schema.table, event.key))
-        out.append(_blamed(event, DataError(f"the target refuses a row: {reason}")))
-    return out[::-1] if not rows else []
 
 
 def _entangled(error: DataError) -> Entangled:
@@ -263,11 +265,6 @@ def _pieces(part: list[Event], refused: bool) -> list[list[Event]]:  # noqa: FBT
         return [part]
     size = max(1, -(-len(part) // _PIECES)) if refused else len(part)
     return [part[at : at + size] for at in range(0, len(part), size)]
-
-
-def _blamed(event: Event, error: DataError) -> Event:
-    event.error = error
-    return event
 
 
 def summed(events: Sequence[Event], dropped: int, dead: int, seconds: float) -> Applied:

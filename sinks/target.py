@@ -11,14 +11,15 @@ Promises of a target:
 * A lost reply to COMMIT is `errors.TargetUnavailable`; the worker reads the cursors again and
   learns whether it was applied.
 * A record the target can never take is `errors.DataError`; nothing of the batch was written. A
-  target that knows which rows it refuses says so with `RowsRefused`, which saves a search.
+  target that knows which rows it refuses says so with `RowsRefused`, which saves a search; one
+  that is `Sparing` can leave them out on the way, which saves the second try.
 * Rows come collapsed: at most one operation per key between two barriers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -27,12 +28,14 @@ from schemas.change import Cell, Stamp
 from schemas.table import TableId, TableSchema
 
 __all__ = [
+    "Aside",
     "Barrier",
     "Cursor",
     "CursorMoved",
     "Mapped",
     "RowsRefused",
     "Span",
+    "Sparing",
     "Step",
     "Target",
     "TopicPartition",
@@ -104,6 +107,11 @@ class RowsRefused(DataError):
     def __init__(self, rows: Mapping[tuple[TableId, tuple[Cell, ...]], str]) -> None:
         super().__init__(f"the target refuses a row: {next(iter(rows.values()))}")
         self.rows = rows
+
+
+Aside = Callable[[Mapping[tuple[TableId, tuple[Cell, ...]], str]], None]
+"""Makes dead letters of rows, given as in `RowsRefused.rows`, which it raises where the others
+cannot be applied as they are."""
 
 
 class Mapped(msgspec.Struct):
@@ -196,4 +204,17 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Let go of every connection; safe to call twice and after an error."""
+        ...
+
+
+@runtime_checkable
+class Sparing(Protocol):
+    """A transactional target that can leave rows out of a batch it has begun to write."""
+
+    def apply_others(self, steps: Sequence[Step], spans: Sequence[Span], aside: Aside) -> None:
+        """Apply as `Target.apply` does, but for rows that can never be taken.
+
+        They are given to `aside` inside the transaction, before anything of it can be seen, and
+        when that returns they are dead letters and not written. What it raises undoes everything.
+        """
         ...

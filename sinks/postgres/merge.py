@@ -24,6 +24,7 @@ from cdc.errors import DataError
 from schemas.change import ABSENT, Cell
 from schemas.table import TableSchema
 from sinks.postgres.catalog import Existing
+from sinks.postgres.demands import Demands
 from sinks.postgres.moves import Moves
 from sinks.postgres.refused import Skipped, heard, reasons, tells
 from sinks.postgres.statements import DELETE, FIRST_PATTERN, WHOLE, Statements
@@ -68,11 +69,14 @@ class StagedTable:
         self._statements = Statements(number, schema, existing)
         self._moves = Moves(number, schema, existing)
         self._straight = Straight(self._statements)
+        self._demands = Demands(schema, existing, self._statements.stage)
         self._key = schema.key_indexes()
         self._kinds: dict[tuple[int, ...], int] = {}
         self._queue: list[tuple[bytes, Sequence[bytes]]] = []
         self._bytes = 0
         self._refused: dict[Key, tuple[int, Cell]] = {}
+        self._inside: list[bytes] | None = None
+        self._left_out = 0
 
     def fits(self, existing: Existing) -> bool:
         """Tell whether what was made for the table as it was goes for it as it is."""
@@ -116,11 +120,11 @@ class StagedTable:
                     for at in range(0, len(lines), _SLICE):
                         copy.write(prefix + between.join(lines[at : at + _SLICE]) + b"\n")
             missing = sum(len(lines) for _, lines in queue) - cursor.rowcount
-        if missing:
+        if missing or self._inside is not None:
             self._note([line for _, lines in queue for line in lines], skipped, missing)
 
     def _note(self, lines: Sequence[bytes], skipped: Sequence[Skipped], missing: int) -> None:
-        """Remember which rows the server left out."""
+        """Remember which rows the server left out, and those inside when they are judged."""
         known = len(skipped) == missing and all(
             0 < line <= len(lines) and column < len(self.schema.columns) for line, column in skipped
         )
@@ -128,11 +132,42 @@ class StagedTable:
             raise self._unnamed()
         for line, column in skipped:
             cells = cells_of(lines[line - 1])
-            key = tuple(cells[n] for n in self._key) if self._key else tuple(cells)
-            self._refused[key] = (column, cells[column])
+            self._refused[self._key_of(cells)] = (column, cells[column])
+        if self._inside is not None:
+            out = {line - 1 for line, _ in skipped}
+            self._inside += [line for n, line in enumerate(lines) if n not in out]
+
+    def _key_of(self, cells: Sequence[Cell]) -> Key:
+        return tuple(cells[n] for n in self._key) if self._key else tuple(cells)
+
+    def heed(self, connection: Connection) -> bool:
+        """Judge the rows of the next batches by what the table asks of each; True once."""
+        self._straight.again()
+        return self._demands.heed(connection)
+
+    def begin(self) -> None:
+        """Begin a batch whose rows may be left out."""
+        self._inside = [] if self._demands.begin() else None
 
     def refused(self, connection: Connection) -> dict[Key, str]:
-        """Return the rows that were left out of staging, by key (whole where there is none).
+        """Return the rows that cannot be merged, by key (whole where there is none).
+
+        None of them is in staging any more.
+        """
+        found = self._unfit(connection)
+        if not self._inside:
+            return found
+        lines = self._inside
+        broken = self._demands.broken(connection, len(lines))
+        if len(broken) < self._left_out:
+            raise self._unnamed()
+        self._inside = [line for n, line in enumerate(lines) if n not in broken]
+        self._left_out = 0
+        found |= {self._key_of(cells_of(lines[n])): why for n, why in broken.items()}
+        return found
+
+    def _unfit(self, connection: Connection) -> dict[Key, str]:
+        """Return the rows whose values fit no column, which COPY has left out.
 
         Each is asked for again: no row is blamed for a notice that was misread. Raises
         `errors.DataError` then.
@@ -145,6 +180,7 @@ class StagedTable:
         if None in said:
             raise self._unnamed()
         told = zip(self._refused, said, columns, values, strict=True)
+        self._refused = {}
         return {key: f"{why}\n{name}: {value[:_SHOWN]!r}" for key, why, name, value in told}
 
     def _unnamed(self) -> DataError:
@@ -155,7 +191,7 @@ class StagedTable:
         self._moves.forget()
         self._straight.forget()
         self._queue, self._bytes = [], 0
-        self._refused = {}
+        self._refused, self._inside, self._left_out = {}, None, 0
 
     def index(self, connection: Connection) -> None:
         """Make many small steps cheap: each then finds its rows without reading all."""
@@ -174,10 +210,15 @@ class StagedTable:
         connection.execute(self._statements.delete(staged.step))
 
     def create(self, connection: Connection, staged: Staged) -> bool:
-        """Write new rows by the straight way; False when they lie in staging instead."""
-        if not staged.straight or self._straight.copy(connection, staged.straight):
+        """Write new rows by the straight way; False when some lie in staging only now."""
+        if not staged.straight:
             return True
-        self._put_whole(staged, staged.straight)
+        judged = None if self._inside is None else self._demands
+        left = self._straight.copy(connection, staged.straight, judged)
+        if not left:
+            return True
+        self._left_out = len(left) if len(left) < len(staged.straight) else 0
+        self._put_whole(staged, left)
         self.flush(connection)
         return False
 

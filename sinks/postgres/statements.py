@@ -46,7 +46,7 @@ class Statements:
         self._there = [n for n, name in enumerate(self._columns) if name in existing.columns]
         self._names = [sql.Identifier(name) for name in self._columns]
         self._key = schema.key_indexes()
-        self._stage = sql.Identifier("pg_temp", f"stage_{number}")
+        self.stage = sql.Identifier("pg_temp", f"stage_{number}")
         self._target = qualified(schema.table)
 
     def create_stage(self) -> sql.Composed:
@@ -58,18 +58,16 @@ class Statements:
         ]
         return sql.SQL(
             "CREATE TEMP TABLE {} (step integer, kind smallint, {}) ON COMMIT DELETE ROWS"
-        ).format(self._stage, _comma(columns))
+        ).format(self.stage, _comma(columns))
 
     def index_stage(self) -> sql.Composed:
         """Return the statement that makes many small steps cheap."""
         name = sql.Identifier(f"stage_{self._number}_step")
-        return sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (step)").format(name, self._stage)
+        return sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (step)").format(name, self.stage)
 
     def copy(self, *, tells: bool) -> sql.Composed:
         """Return the COPY into staging, in text format; one that `tells` what it leaves out."""
-        return sql.SQL("COPY {} FROM STDIN{}").format(
-            self._stage, OPTIONS if tells else sql.SQL("")
-        )
+        return sql.SQL("COPY {} FROM STDIN{}").format(self.stage, OPTIONS if tells else sql.SQL(""))
 
     @property
     def takes_lines(self) -> bool:
@@ -77,9 +75,10 @@ class Statements:
         there = self._existing.columns
         return all(name in there and not there[name].generated for name in self._columns)
 
-    def fill(self) -> sql.Composed:
+    def fill(self, where: sql.Composable) -> sql.Composed:
         """Return the COPY into the table; like `insert` it overrides identities."""
-        return sql.SQL("COPY {} ({}) FROM STDIN").format(self._target, _comma(self._names))
+        names = _comma(self._names)
+        return sql.SQL("COPY {} ({}) FROM STDIN{}").format(self._target, names, where)
 
     def plan(self) -> sql.Composed:
         """Return what plans the merge, and fails where that would."""
@@ -100,7 +99,7 @@ class Statements:
             _comma([self._names[n] for n in places]),
             overriding,
             _comma([_c(n) for n in places]),
-            self._stage,
+            self.stage,
             _which(step, WHOLE),
             self._on_conflict(),
         )
@@ -112,7 +111,7 @@ class Statements:
         return sql.SQL("UPDATE {} t SET {} FROM {} s WHERE {} AND {}").format(
             self._target,
             _comma([sql.SQL("{} = {}").format(self._names[n], _s(n)) for n in changes]),
-            self._stage,
+            self.stage,
             _which(step, kind),
             self._same_key(),
         )
@@ -122,7 +121,7 @@ class Statements:
         if not self._key:
             return self._delete_one(step)
         return sql.SQL("DELETE FROM {} t USING {} s WHERE {} AND {}").format(
-            self._target, self._stage, _which(step, DELETE), self._same_key()
+            self._target, self.stage, _which(step, DELETE), self._same_key()
         )
 
     def _delete_one(self, step: int) -> sql.Composed:
@@ -140,7 +139,7 @@ class Statements:
         gone = rows.format(
             id=sql.SQL("0"),
             cells=_comma([_c(n) for n in self._there]),
-            table=self._stage,
+            table=self.stage,
             which=_which(step, DELETE),
         )
         return sql.SQL(

@@ -18,10 +18,13 @@ what waits for it is held in memory (R14).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
+from sinks.postgres.demands import Demands
 from sinks.postgres.statements import Statements
 from sinks.target import Mapped
 
@@ -37,6 +40,10 @@ _PAUSE, _LONGEST = 16, 1024
 """Batches that take the other way after a refusal; each further one doubles them."""
 _SLICE = 1000
 """Lines joined for one write."""
+
+
+class _Misheard(Exception):
+    """Other rows than those that were told are missing."""
 
 
 class Straight:
@@ -63,21 +70,41 @@ class Straight:
         """Begin another transaction."""
         self._taken = False
 
-    def copy(self, connection: Connection, lines: Sequence[bytes]) -> bool:
-        """Write `lines`; False when the server refused one, and none was written.
+    def again(self) -> None:
+        """Try it again at once: what was refused was no key that was there."""
+        self._left, self._pause = 0, _PAUSE
 
-        Raises as psycopg does where it is not the rows that are to blame.
+    def copy(
+        self, connection: Connection, lines: Sequence[bytes], judged: Demands | None = None
+    ) -> Sequence[bytes]:
+        """Write `lines`, and return those that are not written.
+
+        That is none, or those that break what is asked of each row where they are `judged`, or all
+        when the server refused one. Raises as psycopg does where it is not the rows' fault.
         """
         try:
             with connection.transaction():
                 connection.execute(self._statements.plan())
-                with connection.cursor() as cursor, cursor.copy(self._statements.fill()) as copy:
-                    for at in range(0, len(lines), _SLICE):
-                        copy.write(b"\n".join(lines[at : at + _SLICE]) + b"\n")
+                left = self._fill(connection, lines, judged)
         except psycopg.OperationalError:
             raise
-        except psycopg.DatabaseError:
+        except (psycopg.DatabaseError, _Misheard):
             self._left, self._pause = self._pause, min(2 * self._pause, _LONGEST)
-            return False
+            return lines
         self._pause = _PAUSE
-        return True
+        return left
+
+    def _fill(
+        self, connection: Connection, lines: Sequence[bytes], judged: Demands | None
+    ) -> Sequence[bytes]:
+        where = judged.where(connection) if judged else sql.SQL("")
+        hearing = judged.told(connection) if judged else nullcontext(list[int]())
+        with hearing as told, connection.cursor() as cursor:
+            with cursor.copy(self._statements.fill(where)) as copy:
+                for at in range(0, len(lines), _SLICE):
+                    copy.write(b"\n".join(lines[at : at + _SLICE]) + b"\n")
+            missing = len(lines) - cursor.rowcount
+        known = {line for line in told if 0 < line <= len(lines)}
+        if len(known) != missing:
+            raise _Misheard
+        return [lines[line - 1] for line in sorted(known)]

@@ -42,16 +42,19 @@ from sinks.postgres.rehearsal import Rehearsal
 from sinks.postgres.rivals import LOCK_S, Rivals
 from sinks.refusals import vanished
 from sinks.sql import parents_first
-from sinks.target import Barrier, Cursor, RowsRefused, Span, Step, TopicPartition
+from sinks.target import Aside, Barrier, Cursor, RowsRefused, Span, Step, TopicPartition
 
 __all__ = ["Config", "PostgresTarget", "check", "create", "drop", "readable"]
 
 _SETTINGS = {
+    "client_min_messages": "notice",
     "lock_timeout": f"{LOCK_S}s",
     "idle_in_transaction_session_timeout": "60s",
     "temp_buffers": "16MB",
 }
 _MANY_STEPS = 32
+_OF_ONE_ROW = (psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation)
+"""What a row is refused for whatever the other rows are."""
 _RESERVED = (
     "another worker applies the partitions of all, since rows of several waited for one another"
 )
@@ -186,16 +189,34 @@ class PostgresTarget:
 
     def apply(self, steps: Iterable[Step], spans: Sequence[Span]) -> None:
         """Stage, compare and set the cursors, merge, commit."""
+        self._apply(steps, spans, None)
+
+    def apply_others(self, steps: Sequence[Step], spans: Sequence[Span], aside: Aside) -> None:
+        """Apply but for the rows that are put `aside`; see `sinks.target.Sparing`."""
+        try:
+            self._apply(steps, spans, aside)
+        except DataError as error:
+            of_one_row = isinstance(error.__cause__, _OF_ONE_ROW)
+            if not of_one_row or not self._heed():
+                raise
+            self._apply(steps, spans, aside)
+
+    def _heed(self) -> bool:
+        """Judge rows before they are merged from now on; False where they were already."""
+        connection = self._live()
+        return any([table.heed(connection) for table in self._tables.values()])  # noqa: C419 - all
+
+    def _apply(self, steps: Iterable[Step], spans: Sequence[Span], aside: Aside | None) -> None:
         connection = self._live()
         try:
             with self._named_errors(), connection.transaction():
                 self._admit()
                 failpoint("sink.before_stage")
-                work = self._stage(steps)
+                work = self._stage(steps, aside)
                 failpoint("sink.before_cursor")
                 with self._rivals.patience(connection):
                     self._cursors.advance(connection, spans)
-                self._merge(work)
+                self._merge(work, aside)
                 failpoint("sink.before_commit")
             failpoint("sink.after_commit")
         finally:
@@ -247,40 +268,47 @@ class PostgresTarget:
 
         def take(number: int, step: Step) -> None:
             try:
-                self._merge(self._stage([step], number))
+                self._merge(self._stage([step], first=number))
             finally:
                 self._forget()
 
         with self._named_errors(), connection.transaction(force_rollback=True):
             return Rehearsal(connection, self._named_errors, take).refused(transactions)
 
-    def _stage(self, steps: Iterable[Step], first: int = 0) -> list[list[Staged]]:
+    def _stage(
+        self, steps: Iterable[Step], aside: Aside | None = None, *, first: int = 0
+    ) -> list[list[Staged]]:
         connection = self._live()
         work = []
+        for table in self._tables.values() if aside else ():
+            table.begin()
         for number, step in enumerate(steps, first):
             work.append([self._tables[m.schema].stage(connection, m, number) for m in step])
         for table in self._tables.values():
             table.flush(connection)
             if first + len(work) == _MANY_STEPS or len(work) > _MANY_STEPS:
                 table.index(connection)
-        self._refuse()
+        self._refuse(aside)
         return work
 
-    def _refuse(self) -> None:
-        """Raise `RowsRefused` where staging has left out rows."""
+    def _refuse(self, aside: Aside | None) -> None:
+        """Put `aside` what staging shows to be refused, or raise `RowsRefused`."""
         refused = {
             (schema.table, key): reason
             for schema, table in self._tables.items()
             for key, reason in table.refused(self._live()).items()
         }
-        if refused:
+        if not refused:
+            return
+        if aside is None:
             raise RowsRefused(refused)
+        aside(refused)
 
     def _forget(self) -> None:
         for table in self._tables.values():
             table.forget()
 
-    def _merge(self, work: Sequence[Sequence[Staged]]) -> None:
+    def _merge(self, work: Sequence[Sequence[Staged]], aside: Aside | None = None) -> None:
         connection = self._live()
         connection.execute("SET CONSTRAINTS ALL DEFERRED")
         places = {table: place for place, table in enumerate(self._order)}
@@ -295,7 +323,7 @@ class PostgresTarget:
                     staged.table.delete(connection, staged)
             for staged in upward:
                 if not staged.table.create(connection, staged):
-                    self._refuse()
+                    self._refuse(aside)
                 staged.table.upsert(connection, staged)
 
     def _live(self) -> psycopg.Connection[Any]:

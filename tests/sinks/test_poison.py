@@ -135,6 +135,53 @@ def test_a_value_that_an_older_change_of_the_row_brought_is_searched_for(
     assert headers_of(letter)["cdc.offset"] == "1"
 
 
+@pytest.mark.parametrize("many", [2, 300], ids=["merged", "copied"])
+def test_rows_that_break_what_is_asked_of_each_are_not_searched_for(
+    pipeline: Pipeline,
+    publisher: Publisher,
+    make_sink: MakeSink,
+    monkeypatch: pytest.MonkeyPatch,
+    many: int,
+) -> None:
+    searched: list[object] = []
+    monkeypatch.setattr(PostgresTarget, "rehearse", lambda *_: searched.append(1) or {})
+    sink = make_sink(tables=as_they_are(pipeline))
+    run_sql(sink, "CREATE TABLE items (id bigint PRIMARY KEY, name text CHECK (name <> 'bad'))")
+    sink.start()
+    for cut in (1, 2):
+        first = cut * 1000
+        rows = [insert(b"%d" % n, b"good") for n in range(first, first + many)]
+        bad = [insert(b"%d" % (first + 500 + n), b"bad") for n in range(3)]
+        # The newest change of a key is to blame; what was before it holds.
+        more = [insert(b"%d" % (first + 600), b"was"), update(b"%d" % (first + 600), b"bad")]
+        commit(publisher, piece(2 * cut, changes(2 * cut, *rows, *bad)))
+        sink.wait_for("SELECT max(id) FROM items", [(first + many - 1,)])
+        commit(publisher, piece(2 * cut + 1, changes(2 * cut + 1, *more)))
+        sink.wait_for(f"SELECT name FROM items WHERE id = {first + 600}", [("was",)])
+    assert sink.query("SELECT count(*) FROM items") == [(2 * many + 2,)]
+    letters = [headers_of(letter) for letter in pipeline.read(f"{pipeline.name}.dead")]
+    said = """it violates check constraint "items_name_check": (name <> 'bad'::text)"""
+    reasons = [letter["cdc.reason"] for letter in letters]
+    assert reasons == 8 * [f"the target refuses a row: {said}"]
+    wait_until(lambda: sum(batch.dead for batch in sink.told.batches) == 8, "all are counted")
+    assert not searched
+
+
+def test_what_waits_behind_a_refused_row_is_not_applied_with_the_others(
+    pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
+) -> None:
+    sink = make_sink(tables=as_they_are(pipeline))
+    sink.on_poison = "block_key"
+    run_sql(sink, "CREATE TABLE items (id bigint PRIMARY KEY, name text CHECK (name <> 'bad'))")
+    rows = [insert(b"1", b"bad"), insert(b"2", b"good"), delete(b"1", None), insert(b"3", b"good")]
+    commit(publisher, piece(1, changes(1, insert(b"9", b"bad"), insert(b"8", b"good"))))
+    sink.start().wait_for(ALL, [(8, "good")])
+    commit(publisher, piece(2, changes(2, *rows, update(b"9", b"good"))))
+    sink.wait_for("SELECT id FROM items ORDER BY id", [(2,), (3,), (8,)])
+    letters = [headers_of(letter) for letter in pipeline.read(f"{pipeline.name}.dead")]
+    assert [letter["cdc.offset"] for letter in letters] == ["0", "8"]
+
+
 def test_a_record_that_is_no_envelope_is_isolated(
     pipeline: Pipeline, publisher: Publisher, make_sink: MakeSink
 ) -> None:

@@ -137,9 +137,11 @@ def test_after_a_refusal_the_straight_way_is_left_for_a_while(
     tried: list[int] = []
     copy = straight.Straight.copy
 
-    def counted(self: straight.Straight, connection: Any, rows: Sequence[bytes]) -> bool:
+    def counted(
+        self: straight.Straight, connection: Any, rows: Sequence[bytes], judged: Any = None
+    ) -> Sequence[bytes]:
         tried.append(len(rows))
-        return copy(self, connection, rows)
+        return copy(self, connection, rows, judged)
 
     monkeypatch.setattr(straight.Straight, "copy", counted)
     for _ in range(9):
