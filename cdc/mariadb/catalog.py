@@ -14,7 +14,7 @@ import msgspec
 
 from cdc.decode.gtid import Domains
 from cdc.decode.mysqltypes import MysqlColumn
-from cdc.mariadb.connection import Connection, Login, rows, text, whole_guard
+from cdc.mariadb.connection import Arguments, Connection, Login, rows, text, whole_guard
 from cdc.mariadb.dialect import Dialect
 from cdc.mariadb.position import Place
 from schemas.table import TableId
@@ -74,7 +74,7 @@ class Catalog:
         self.dialect = dialect
         self._charsets: dict[int, str] = {}
 
-    def rows(self, query: str, arguments: tuple[object, ...] = ()) -> list[tuple[str, ...]]:
+    def rows(self, query: str, arguments: Arguments = ()) -> list[tuple[str, ...]]:
         """Run `query` and return its rows as texts, NULL as the empty one."""
         with whole_guard(self.login):
             found = rows(self.connection, query, arguments)
@@ -128,7 +128,8 @@ class Catalog:
     def described(self, facts: TableFacts) -> TableFacts:
         """Return `facts` with its columns and key."""
         columns, key = [], {}
-        for row in self.rows(self.dialect.columns, (facts.table.schema, facts.table.name)):
+        which = {"schema": facts.table.schema, "name": facts.table.name}
+        for row in self.rows(self.dialect.columns, which):
             columns.append(_column(row))
             if row[12]:
                 key[int(row[12])] = row[0]

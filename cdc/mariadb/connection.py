@@ -14,6 +14,7 @@ from cdc.connections.mariadb import Connection, Login, code_of
 from cdc.errors import Stop
 
 __all__ = [
+    "Arguments",
     "Connection",
     "Login",
     "connect",
@@ -24,6 +25,9 @@ __all__ = [
     "unread",
     "whole_guard",
 ]
+
+Arguments = tuple[object, ...] | Mapping[str, object]
+"""Of a query, by place (%s) or by name (%(name)s)."""
 
 _READING: Mapping[str, str | int] = {"lock_wait_timeout": 3}
 _PASSING = {1158, 1159, 1160, 1161, 1205, 1213, 1969, 3024}
@@ -55,7 +59,7 @@ def unread(cursor: Cursor) -> bool:
 
 
 def rows(
-    connection: Connection, query: str, arguments: tuple[object, ...] = ()
+    connection: Connection, query: str, arguments: Arguments = ()
 ) -> list[tuple[bytes | None, ...]]:
     """Run `query` and return its rows, whose texts are UTF-8. Raises as the driver does."""
     with connection.cursor() as cursor:

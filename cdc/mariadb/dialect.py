@@ -49,10 +49,11 @@ class Request(msgspec.Struct, frozen=True):
 class Dialect(Protocol):
     """One server's own words.
 
-    `name` is what it is called, `word` what native types begin with. `columns` is the query for a
-    table's columns, `charsets` that for (collation number, character set). `grants` are the rights
-    that a user needs beside SELECT, `texts` the types the log has a collation for. `names_only`:
-    rows that were logged without the names of their columns are refused.
+    `name` is what it is called, `word` what native types begin with. `columns` is the query for the
+    columns of the table %(schema)s, %(name)s, `charsets` that for (collation number, character
+    set). `grants` are the rights that a user needs beside SELECT, `texts` the types the log has a
+    collation for. `names_only`: rows that were logged without the names of their columns are
+    refused.
     """
 
     name: str

@@ -25,16 +25,17 @@ _COLUMNS = """
 SELECT c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, c.IS_NULLABLE, c.COLUMN_DEFAULT,
        c.GENERATION_EXPRESSION IS NOT NULL, c.CHARACTER_SET_NAME, c.NUMERIC_PRECISION,
        c.NUMERIC_SCALE, c.DATETIME_PRECISION, c.CHARACTER_MAXIMUM_LENGTH,
-       EXISTS (SELECT 1 FROM information_schema.CHECK_CONSTRAINTS k
-               WHERE k.CONSTRAINT_SCHEMA = c.TABLE_SCHEMA AND k.TABLE_NAME = c.TABLE_NAME
-               AND k.LEVEL = 'Column' AND k.CONSTRAINT_NAME = c.COLUMN_NAME
-               AND k.CHECK_CLAUSE LIKE 'json_valid(%%'),
-       s.SEQ_IN_INDEX
+       c.COLUMN_NAME IN (SELECT k.CONSTRAINT_NAME FROM information_schema.CHECK_CONSTRAINTS k
+               WHERE k.CONSTRAINT_SCHEMA = %(schema)s AND k.TABLE_NAME = %(name)s
+               AND k.LEVEL = 'Column' AND k.CHECK_CLAUSE LIKE 'json_valid(%%'),
+       (SELECT s.SEQ_IN_INDEX FROM information_schema.STATISTICS s
+        WHERE s.TABLE_SCHEMA = %(schema)s AND s.TABLE_NAME = %(name)s
+        AND s.COLUMN_NAME = c.COLUMN_NAME AND s.INDEX_NAME = 'PRIMARY')
 FROM information_schema.COLUMNS c
-LEFT JOIN information_schema.STATISTICS s ON s.TABLE_SCHEMA = c.TABLE_SCHEMA
-     AND s.TABLE_NAME = c.TABLE_NAME AND s.COLUMN_NAME = c.COLUMN_NAME
-     AND s.INDEX_NAME = 'PRIMARY'
-WHERE c.TABLE_SCHEMA = %s AND c.TABLE_NAME = %s ORDER BY c.ORDINAL_POSITION
+WHERE c.TABLE_SCHEMA = %(schema)s AND c.TABLE_NAME = %(name)s ORDER BY c.ORDINAL_POSITION
+"""
+"""Each part names the table itself: by a join the server would look through those of every database
+(measured, 11.4: 0.7 ms instead of 17, and of 290 where the table has 150 columns).
 """
 _CHARSETS = """
 SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY
