@@ -1,10 +1,13 @@
-"""Form "copy": one line of COPY TO STDOUT in text format → cells. See `schemas/forms.py`.
+"""Form "copy": one line of COPY TO STDOUT in text format → cells, and the escapes of one.
+
+`schemas/forms.py` is the reference.
 
 Source: PostgreSQL 18 manual, "COPY, File Formats, Text Format".
 """
 
 from libc.string cimport memchr
 
+from schemas._buffer cimport Buffer, reserve
 from schemas._cells cimport NULL_CELL, Cell
 
 
@@ -62,3 +65,28 @@ cdef inline bint read_line(
             room += cells[place].size
         text = stop + 1
     return True
+
+
+cdef inline unsigned char escape_of(unsigned char letter) noexcept:
+    """Return what stands behind the backslash, 0 for a letter that needs none."""
+    if letter == c"\\":
+        return c"\\"
+    return b"btnvfr"[letter - 8] if 8 <= letter <= 13 else 0
+
+
+cdef inline int put_escaped(Buffer *out, const unsigned char *text, Py_ssize_t size) except -1:
+    """Write the value of a field."""
+    cdef unsigned char *start = reserve(out, 2 * size + 1)
+    cdef unsigned char *at = start
+    cdef const unsigned char *end = text + size
+    cdef unsigned char letter
+    while text < end:
+        letter = escape_of(text[0])
+        if letter:
+            at[0] = c"\\"
+            at += 1
+        at[0] = letter if letter else text[0]
+        at += 1
+        text += 1
+    out.size += at - start
+    return 1

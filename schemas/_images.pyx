@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
 
 from schemas._buffer cimport Buffer, put, put_raw, reserve
-from schemas._texts cimport digits_of, put_clock, put_day, put_integer
+from schemas._texts cimport digits_of, put_clock, put_day, put_hex, put_integer
 
 __all__ = ["ImageReader"]
 
@@ -38,7 +38,6 @@ cdef enum:
 
 cdef int *DIGIT_BYTES = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4]
 cdef int *FRACTION = [1, 10_000, 100, 1]  # microseconds that the last of so many bytes counts
-cdef const char *HEX = b"0123456789abcdef"
 
 
 cdef inline uint64_t little(const unsigned char *data, int size) noexcept:
@@ -193,17 +192,6 @@ cdef inline int put_duration(Buffer *out, const Field *field, const unsigned cha
         return 0
     start = <char *>reserve(out, 20)
     out.size += put_clock(start, (hour * 3600 + minute * 60 + second) * MICROS + micros) - start
-    return 1
-
-
-cdef inline int put_hex(Buffer *out, const unsigned char *data, Py_ssize_t size) except -1:
-    cdef char *at = <char *>reserve(out, 2 * size + 2)
-    cdef Py_ssize_t place
-    at[0], at[1] = c"\\", c"x"
-    for place in range(size):
-        at[2 * place + 2] = HEX[data[place] >> 4]
-        at[2 * place + 3] = HEX[data[place] & 15]
-    out.size += 2 * size + 2
     return 1
 
 

@@ -1,4 +1,4 @@
-"""Numbers and moments → the text PostgreSQL prints (`schemas/types.py` is the reference)."""
+"""Numbers, moments and bytes → the text PostgreSQL prints (`schemas/types.py` is the reference)."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
@@ -76,3 +76,15 @@ cdef inline char *put_clock(char *at, int64_t micros) noexcept nogil:
         while (at - 1)[0] == c"0":
             at -= 1
     return at
+
+
+cdef inline int put_hex(Buffer *out, const unsigned char *data, Py_ssize_t size) except -1:
+    cdef char *at = <char *>reserve(out, 2 * size + 2)
+    cdef const char *letters = b"0123456789abcdef"
+    cdef Py_ssize_t place
+    at[0], at[1] = c"\\", c"x"
+    for place in range(size):
+        at[2 * place + 2] = letters[data[place] >> 4]
+        at[2 * place + 3] = letters[data[place] & 15]
+    out.size += 2 * size + 2
+    return 1

@@ -9,8 +9,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t, uint8_t
 from libc.string cimport memcpy
 
-from schemas._buffer cimport Buffer, put_raw, reserve
-from schemas._texts cimport put_clock, put_day, put_integer
+from schemas._buffer cimport Buffer, put, put_raw, reserve
+from schemas._copy cimport put_escaped
+from schemas._texts cimport put_clock, put_day, put_hex as put_bytes, put_integer
 from sinks._avro cimport DATE, TIME, TIMESTAMPTZ, Cell
 
 cdef extern from "Python.h":
@@ -91,46 +92,13 @@ cdef inline int put_decimal(Buffer *out, Cell *cell, int scale, object decode) e
 
 
 cdef inline int put_hex(Buffer *out, Cell *cell, bint escaped) except -1:
-    cdef char *at = <char *>reserve(out, 2 * cell.number + 3)
-    cdef const char *letters = b"0123456789abcdef"
-    cdef int64_t place
-    cdef char *start = at
     if escaped:
-        at[0] = c"\\"
-        at += 1
-    at[0], at[1] = c"\\", c"x"
-    at += 2
-    for place in range(cell.number):
-        at[0] = letters[cell.at[place] >> 4]
-        at[1] = letters[cell.at[place] & 15]
-        at += 2
-    out.size += at - start
+        put(out, c"\\")
+    put_bytes(out, cell.at, cell.number)
     return 0
 
 
-cdef inline char escape_of(uint8_t letter) noexcept:
-    """Return what stands behind the backslash, 0 for a letter that needs none."""
-    if letter == c"\\":
-        return c"\\"
-    return b"btnvfr"[letter - 8] if 8 <= letter <= 13 else 0
-
-
 cdef inline int put_text(Buffer *out, Cell *cell) except -1:
-    """Write text with the escapes of COPY (PostgreSQL 18 manual, "COPY, Text Format")."""
-    cdef char *start = <char *>reserve(out, 2 * cell.number)
-    cdef char *at = start
-    cdef const uint8_t *place = cell.at
-    cdef const uint8_t *end = cell.at + cell.number
-    cdef char letter
-    while place < end:
-        letter = escape_of(place[0])
-        if letter:
-            at[0] = c"\\"
-            at[1] = letter
-            at += 2
-        else:
-            at[0] = <char>place[0]
-            at += 1
-        place += 1
-    out.size += at - start
+    """Write text with the escapes of COPY."""
+    put_escaped(out, cell.at, cell.number)
     return 0
