@@ -31,6 +31,7 @@ __all__ = [
     "logged_column",
     "logical",
     "native",
+    "printed",
     "reader",
     "selected",
     "text",
@@ -321,6 +322,22 @@ def text(column: MysqlColumn) -> Callable[[bytes], bytes] | None:
         "timestamp": lambda value: _trimmed(value) + b"+00",
     }
     return found.get(kind)
+
+
+def printed(column: MysqlColumn) -> str:
+    """Return what compiled code knows as that which `text` has to do with a value.
+
+    One of the kinds of `schemas/_results.pyx`; empty for what `text` alone does.
+    """
+    kind = column.kind
+    if _is_bytes(kind):
+        return "bytes"
+    if kind in _INTEGERS or kind == "year":
+        return "integer"
+    if kind in ("float", "double", "bit"):
+        return ""
+    found = {"decimal": kind, "time": "moment", "datetime": "moment", "timestamp": "zoned"}
+    return found.get(kind, "text")
 
 
 def _trimmed(value: bytes) -> bytes:

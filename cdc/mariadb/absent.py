@@ -26,7 +26,7 @@ import pymysql
 from cdc.connections.mariadb import code_of
 from cdc.errors import PreflightFailed
 from cdc.mariadb.catalog import TableFacts
-from cdc.mariadb.chunks import TableBusy, literal, order_of
+from cdc.mariadb.chunks import TableBusy, key_text, literal, order_of
 from cdc.mariadb.connection import quoted, rows, whole_guard
 from cdc.mariadb.selecting import asked, reader
 from cdc.mariadb.tables import Tables
@@ -116,7 +116,7 @@ def _looked_up(
     values = ", ".join(
         "({})".format(
             ", ".join(
-                literal(connection, kinds[name], _plain(kinds[name], value))
+                literal(connection, kinds[name], key_text(kinds[name], value))
                 for name, value in zip(schema.key, key, strict=True)
             )
         )
@@ -138,13 +138,6 @@ def _looked_up(
     for row in found:
         cells = dict(zip((column.name for column in columns), texts(row), strict=True))
         yield tuple((cells[name] or b"").decode() for name in schema.key), cells
-
-
-def _plain(kind: str, value: str) -> str:
-    """Return what `literal` takes for the canonical text of a key's column."""
-    if kind in ("binary", "varbinary"):
-        return value.removeprefix("\\x")
-    return value.removesuffix("+00") if kind == "timestamp" else value
 
 
 def _whole(item: bytes, schema: TableSchema, cells: Sequence[Cell], now: _Row) -> bytes:

@@ -17,12 +17,13 @@ from pymysql.cursors import SSCursor
 from cdc.connections.mariadb import code_of
 from cdc.decode.mysqltypes import MysqlColumn
 from cdc.errors import ConfigError, PreflightFailed, SourceUnavailable
+from cdc.keys import line_key
 from cdc.mariadb.catalog import TableFacts
 from cdc.mariadb.connection import Connection, Login, connect, leave, quoted, unread, whole_guard
 from cdc.mariadb.dialect import Dialect, View
 from cdc.mariadb.position import Position
-from cdc.mariadb.selecting import asked, reader
-from schemas.forms import copy_line
+from cdc.mariadb.results import lines
+from cdc.mariadb.selecting import asked
 from schemas.table import TableSchema
 
 __all__ = [
@@ -33,12 +34,12 @@ __all__ = [
     "Limits",
     "Slice",
     "TableBusy",
+    "key_text",
     "literal",
     "order_of",
     "settled",
 ]
 
-Row = tuple[bytes | None, ...]
 _Found = TypeVar("_Found")
 
 _PATIENCE_S, _PAUSE_S = 1.0, 0.002
@@ -147,38 +148,38 @@ class ChunkReader:
 
         Raises `TableBusy`, `ConditionRefused`, `errors.Unavailable` or `errors.Stop`.
         """
-        lines: list[bytes] = []
-        size, final = 0, None
+        found: list[bytes] = []
+        size = 0
         with self._reading(what):
             view = self._begin(delivered)
             query = _query(self.connection, what, after, limits.rows)
-            with closing(self._select(what, query)) as found:
-                for row, line in found:
-                    lines.append(line)
-                    size, final = size + len(line), row
+            with closing(self._select(what, query)) as rows:
+                for line in rows:
+                    found.append(line)
+                    size += len(line)
                     if size >= limits.size:
                         break
             self._end()
-        last = size < limits.size and len(lines) < limits.rows
-        return Chunk(lines, view, last, after if final is None else _key_texts(what, final))
+        last = size < limits.size and len(found) < limits.rows
+        return Chunk(found, view, last, _key_texts(what, found[-1]) if found else after)
 
     def all_rows(self, what: Slice, limits: Limits, delivered: Position) -> Chunks:
         """Read a table in one snapshot; the first piece is empty, the last one has `last`."""
-        lines: list[bytes] = []
+        found: list[bytes] = []
         size = 0
         with self._reading(what):
             view = self._begin(delivered)
             query = _query(self.connection, what, None, None)
-            with closing(self._select(what, query)) as found:
+            with closing(self._select(what, query)) as rows:
                 yield Chunk([], view, last=False, after=None)
-                for _, line in found:
-                    lines.append(line)
+                for line in rows:
+                    found.append(line)
                     size += len(line)
-                    if len(lines) >= limits.rows or size >= limits.size:
-                        yield Chunk(lines, view, last=False, after=None)
-                        lines, size = [], 0
+                    if len(found) >= limits.rows or size >= limits.size:
+                        yield Chunk(found, view, last=False, after=None)
+                        found, size = [], 0
             self._end()
-        yield Chunk(lines, view, last=True, after=None)
+        yield Chunk(found, view, last=True, after=None)
 
     def _begin(self, delivered: Position) -> View:
         return self._dialect.view(self.connection, delivered)
@@ -188,14 +189,13 @@ class ChunkReader:
         if self._connection is not None:
             self._connection.query("ROLLBACK")
 
-    def _select(self, what: Slice, query: str) -> Generator[tuple[Row, bytes], None, None]:
-        """Yield each row as SELECT gave it, and as a COPY line."""
-        texts = reader(what.columns)
+    def _select(self, what: Slice, query: str) -> Generator[bytes, None, None]:
+        """Yield each row as a COPY line."""
         cursor = SSCursor(self.connection)
         try:
             cursor.execute(query)
-            for row in iter(cursor.fetchone, None):
-                yield row, copy_line(texts(row))[:-1]
+            for run in lines(cursor, what.columns):
+                yield from run
         finally:
             if unread(cursor):
                 self.close()
@@ -257,7 +257,7 @@ def _behind(names: Sequence[str], values: Sequence[str]) -> str:
 
 
 def literal(connection: Connection, kind: str, value: str) -> str:
-    """Return the literal of a key column's value, whose bytes are given in hex."""
+    """Return the literal of a key column's value, which `key_text` has made."""
     if kind in _NUMBERS:
         return value
     if kind in ("binary", "varbinary"):
@@ -265,14 +265,22 @@ def literal(connection: Connection, kind: str, value: str) -> str:
     return str(connection.escape(value))
 
 
-def _key_texts(what: Slice, row: Row) -> tuple[str, ...] | None:
-    """Return the key of a row as SELECT gave it, bytes in hex; None without an order."""
+def key_text(kind: str, cell: str) -> str:
+    """Return what `literal` takes for the canonical text of a key column's value."""
+    if kind in ("binary", "varbinary"):
+        return cell.removeprefix("\\x")
+    return cell.removesuffix("+00") if kind == "timestamp" else cell
+
+
+def _key_texts(what: Slice, line: bytes) -> tuple[str, ...] | None:
+    """Return the key of a row; None without an order."""
     if not what.order:
         return None
-    cells = {column.name: (column, cell) for column, cell in zip(what.columns, row, strict=True)}
-    return tuple(_key_text(*cells[name]) for name in what.order)
-
-
-def _key_text(column: MysqlColumn, cell: bytes | None) -> str:
-    found = cell or b""
-    return found.hex() if column.kind in ("binary", "varbinary") else found.decode()
+    kinds = {column.name: column.kind for column in what.columns}
+    names = list(kinds)
+    cells = line_key(line, [names.index(name) for name in what.order])
+    return tuple(
+        key_text(kinds[name], cell.decode())
+        for name, cell in zip(what.order, cells, strict=True)
+        if isinstance(cell, bytes)  # a key has no NULL
+    )

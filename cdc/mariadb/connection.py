@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -30,16 +31,19 @@ Arguments = tuple[object, ...] | Mapping[str, object]
 """Of a query, by place (%s) or by name (%(name)s)."""
 
 _READING: Mapping[str, str | int] = {"lock_wait_timeout": 3}
+_BLOCK = 1 << 18
 _PASSING = {1158, 1159, 1160, 1161, 1205, 1213, 1969, 3024}
 """Network, lock waits, a statement that was ended."""
 
 
 def connect(login: Login) -> Connection:
-    """Connect as `cdc.connections.mariadb.connect` does; results are bytes."""
+    """Connect as `cdc.connections.mariadb.connect` does; results are bytes, and read in blocks."""
     connection = mariadb.connect(login, _READING)
     connection.query("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     connection.use_unicode = False
     connection.decoders = {}
+    driver = vars(connection)  # nothing is under way, so its small buffer is empty
+    driver["_rfile"] = io.BufferedReader(driver["_rfile"].detach(), _BLOCK)
     return connection
 
 

@@ -7,11 +7,11 @@ read row by row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-from pymysql.cursors import Cursor, SSCursor
+from pymysql.cursors import SSCursor
 
 from cdc.decode.mysqltypes import KINDS, MysqlColumn
 from cdc.errors import PreflightFailed
@@ -28,10 +28,10 @@ from cdc.mariadb.connection import (
 )
 from cdc.mariadb.dialect import Dialect
 from cdc.mariadb.position import Place
-from cdc.mariadb.selecting import asked, reader
+from cdc.mariadb.results import lines
+from cdc.mariadb.selecting import asked
 from cdc.mariadb.server import MariaDB
-from cdc.verify.readable import NULL_MARK, NotThere, Piece, Row, Wanted, lines_of
-from schemas.forms import copy_line
+from cdc.verify.readable import NULL_MARK, NotThere, Piece, Row, Wanted, cells_of, lines_of
 from schemas.table import TableId
 
 __all__ = ["MariaDBSource", "MariaDBTable"]
@@ -84,22 +84,23 @@ class MariaDBTable:
 
     def rows(self, piece: Piece) -> Iterator[Row]:
         """Yield the rows of a piece; all of them come one by one, a range at once."""
-        where = self._within(piece)
-        return self._select(self._columns, where, Cursor if where else SSCursor)
+        return map(cells_of, self._select(self._columns, self._within(piece)))
 
     def lines(self, piece: Piece) -> Sequence[bytes]:
         """Return the rows of a piece, joined by the server where it can."""
         kinds = [kind.logical for kind in self._wanted.kinds] or [""] * len(self._columns)
         cells = [_cell(column, kind) for column, kind in zip(self._columns, kinds, strict=True)]
         joined = [cell for cell in cells if cell is not None]
-        lines = self._joined(joined, piece) if len(joined) == len(cells) else None
-        return [copy_line(row)[:-1] for row in self.rows(piece)] if lines is None else lines
+        found = self._joined(joined, piece) if len(joined) == len(cells) else None
+        if found is not None:
+            return found
+        return list(self._select(self._columns, self._within(piece)))
 
     def find(self, keys: Sequence[Row]) -> Iterator[Row]:
         """Yield the rows of some keys."""
         if not keys:
             return iter(())
-        return self._select(self._columns, f" WHERE {self._among(keys)}", Cursor)
+        return map(cells_of, self._select(self._columns, f" WHERE {self._among(keys)}"))
 
     # SQL
 
@@ -116,27 +117,33 @@ class MariaDBTable:
         return lines_of(text or b"", int(count or 0), len(cells), int(empty or 0))
 
     def _select(
-        self, columns: Sequence[MysqlColumn], where: str, kind: type[Cursor], by: Any = None
-    ) -> Iterator[Row]:
-        """Yield the rows of a query over a connection, this side's own when none is given."""
+        self, columns: Sequence[MysqlColumn], where: str, by: Connection | None = None
+    ) -> Generator[bytes, None, None]:
+        """Yield the lines of a query over a connection, this side's own when none is given.
+
+        All rows of a table are read as they are wanted, those of a condition at once: the
+        connection is free for others meanwhile.
+        """
         table = quoted(self._table.schema, self._table.name)
         query = f"SELECT {asked(columns)} FROM {table}{where}"  # noqa: S608 - quoted
-        texts = reader(columns)
-        with whole_guard(self._login), self._reading(kind(by or self._live())) as cursor:
+        with whole_guard(self._login), self._reading(SSCursor(by or self._live())) as cursor:
             cursor.execute(query)
-            while found := cursor.fetchmany(1_000):
-                for row in found:
-                    yield tuple(texts(row))
+            found = lines(cursor, columns)
+            for run in list(found) if where else found:
+                yield from run
 
     @contextmanager
-    def _reading(self, cursor: Cursor) -> Iterator[Cursor]:
+    def _reading(self, cursor: SSCursor) -> Iterator[SSCursor]:
         """Let go of the connection too where nobody wants the rest of a result."""
+        connection = cursor.connection
         with closing(cursor):
             try:
                 yield cursor
             finally:
-                if unread(cursor):
+                if unread(cursor) and connection is self._connection:
                     self.close()
+                elif unread(cursor):
+                    leave(connection)
 
     def _within(self, piece: Piece) -> str:
         sides = [(">", piece.after), ("<=", piece.upto)]
@@ -189,15 +196,18 @@ class MariaDBSource(MariaDBTable):
         """
         after: Row | None = None
         key, tail = self._columns[: self._wanted.key], f" LIMIT 1 OFFSET {rows - 1}"
-        with closing(connect(self._login)) as other:
+        other = connect(self._login)
+        try:
             while True:
                 where = f"{self._within(Piece(after))} ORDER BY {self._key()}{tail}"
-                found = list(self._select(key, where, Cursor, other))
-                upto = found[0] if found else None
+                found = list(self._select(key, where, other))
+                upto = cells_of(found[0]) if found else None
                 yield Piece(after, upto)
                 if upto is None:
                     return
                 after = upto
+        finally:
+            leave(other)
 
     def here(self) -> tuple[int, Place]:
         """Return the server and the end of its log: a commit is written there before it is seen."""

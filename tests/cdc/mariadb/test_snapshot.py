@@ -83,8 +83,9 @@ def test_a_chunk_is_bounded_in_bytes(shop: Database, make_maria: Make) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        "int unsigned", "bigint", "decimal(20,5)", "date", "datetime(6)", "timestamp(3)", "uuid",
-        "char(20)", "varchar(20) charset latin1", "varchar(20) collate utf8mb4_bin", "binary(5)",
+        "int unsigned", "int zerofill", "bigint", "decimal(20,5)", "decimal(20,5) zerofill",
+        "date", "datetime(6)", "timestamp(3)", "uuid", "char(20)", "varchar(20) charset latin1",
+        "varchar(20) collate utf8mb4_bin", "binary(5)",
         "varbinary(20)", "enum('c','b','a','d','e','f','g')", "float", "year",
     ],
 )  # fmt: skip

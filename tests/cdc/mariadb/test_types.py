@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
+from contextlib import closing
 
+import pytest
+from pymysql.cursors import SSCursor
+
+from cdc.connections.mariadb import Login
 from cdc.decode.charsets import CODECS, decoder
 from cdc.decode.mysqltypes import KINDS
+from cdc.mariadb import connection as reading
+from cdc.mariadb.catalog import Catalog
+from cdc.mariadb.results import lines
+from cdc.mariadb.selecting import asked, reader
+from cdc.mariadb.server import MariaDB
 from fix_mariadb_capture import Database, MariaCapture
-from schemas.executor import compiled
+from schemas.executor import SWITCH, compiled
+from schemas.forms import copy_line
 from schemas.plan import Message, Plan, SourceName, append
+from schemas.table import TableId
 
 VALUES: dict[str, dict[str, str | bytes]] = {
     "tinyint": {"-128": b"-128", "127": b"127"},
@@ -166,6 +177,24 @@ def test_both_executors_write_the_same_records(shop: Database, maria: MariaCaptu
         theirs: list[Message] = []
         assert plan.write(rows, 0, ours) == append(plan.records(rows, 0), theirs)
         assert ours == theirs
+
+
+def test_both_executors_read_the_same_rows(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(shop)
+    fill(shop, 0)
+    login = Login(shop.url, "test")
+    with closing(reading.connect(login)) as connection:
+        facts = Catalog(connection, login, MariaDB()).find(TableId(shop.name, "every"))
+        assert facts is not None
+        columns = [found.column for found in facts.columns]
+        query = f"SELECT {asked(columns)} FROM every ORDER BY id"
+        texts = reader(columns)
+        wanted = [copy_line(texts(row))[:-1] for row in reading.rows(connection, query)]
+        for executor in ("plain", "compiled"):
+            monkeypatch.setenv(SWITCH, executor)
+            cursor = SSCursor(connection)
+            cursor.execute(query)
+            assert [line for run in lines(cursor, columns) for line in run] == wanted
 
 
 def test_every_type_of_the_table_of_rules_is_tried() -> None:
