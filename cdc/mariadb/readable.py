@@ -1,19 +1,18 @@
-"""A table of MariaDB or MySQL as `cdc verify` reads it: in a source's texts, or joined to one.
+"""A table of MariaDB or MySQL as `cdc verify` reads it: rows in a source's texts, and as lines.
 
-Rows that are only compared are joined by the server and sent as one text for a range, since the
-driver takes its time for each row. Types that the server prints otherwise than a source does are
-read row by row.
+Lines are read as a snapshot reads them (`results.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+import msgspec
 from pymysql.cursors import SSCursor
 
-from cdc.decode.mysqltypes import KINDS, MysqlColumn
+from cdc.decode.mysqltypes import KINDS, MysqlColumn, selected
 from cdc.errors import PreflightFailed
 from cdc.mariadb.catalog import Catalog
 from cdc.mariadb.connection import (
@@ -22,24 +21,20 @@ from cdc.mariadb.connection import (
     connect,
     leave,
     quoted,
-    rows,
     unread,
     whole_guard,
 )
 from cdc.mariadb.dialect import Dialect
 from cdc.mariadb.position import Place
 from cdc.mariadb.results import lines
-from cdc.mariadb.selecting import asked
 from cdc.mariadb.server import MariaDB
-from cdc.verify.readable import NULL_MARK, NotThere, Piece, Row, Wanted, cells_of, lines_of
+from cdc.verify.readable import NotThere, Piece, Row, Wanted, cells_of
 from schemas.table import TableId
 
 __all__ = ["MariaDBSource", "MariaDBTable"]
 
 _INTEGERS = ("tinyint", "smallint", "mediumint", "int", "bigint")
-_READ_ALONE = ("float", "double", "bit", "year")
 _TRUTHS = {b"t": b"1", b"true": b"1", b"f": b"0", b"false": b"0"}
-_LONGEST = "SET SESSION group_concat_max_len = 4294967295"
 
 
 class MariaDBTable:
@@ -69,8 +64,6 @@ class MariaDBTable:
             raise NotThere(f"{self._table} has no column {', '.join(missing)}")
         self._columns = [known[name.lower()] for name in self._wanted.columns]
         self._rows = found.rows
-        with whole_guard(self._login):
-            rows(self._connection, _LONGEST)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -84,40 +77,24 @@ class MariaDBTable:
 
     def rows(self, piece: Piece) -> Iterator[Row]:
         """Yield the rows of a piece; all of them come one by one, a range at once."""
-        return map(cells_of, self._select(self._columns, self._within(piece)))
+        return map(cells_of, self._select(map(_cell, self._columns), self._within(piece)))
 
     def lines(self, piece: Piece) -> Sequence[bytes]:
-        """Return the rows of a piece, joined by the server where it can."""
+        """Return the rows of a piece, in PostgreSQL's texts where the types are known."""
         kinds = [kind.logical for kind in self._wanted.kinds] or [""] * len(self._columns)
-        cells = [_cell(column, kind) for column, kind in zip(self._columns, kinds, strict=True)]
-        joined = [cell for cell in cells if cell is not None]
-        found = self._joined(joined, piece) if len(joined) == len(cells) else None
-        if found is not None:
-            return found
-        return list(self._select(self._columns, self._within(piece)))
+        return list(self._select(map(_cell, self._columns, kinds), self._within(piece)))
 
     def find(self, keys: Sequence[Row]) -> Iterator[Row]:
         """Yield the rows of some keys."""
         if not keys:
             return iter(())
-        return map(cells_of, self._select(self._columns, f" WHERE {self._among(keys)}"))
+        where = f" WHERE {self._among(keys)}"
+        return map(cells_of, self._select(map(_cell, self._columns), where))
 
     # SQL
 
-    def _joined(self, cells: Sequence[str], piece: Piece) -> list[bytes] | None:
-        """Return the lines of a piece, None when the text cannot be taken apart, or is cut off."""
-        names = [quoted(column.name) for column in self._columns]
-        nulls = " + ".join(f"({name} IS NULL)" for name in names)
-        line = ", ".join(f"IFNULL({cell}, '{NULL_MARK}')" for cell in cells)
-        found = f"GROUP_CONCAT(CONCAT_WS('\t', {line}) SEPARATOR '\n'), COUNT(*), SUM({nulls})"
-        table = quoted(self._table.schema, self._table.name)
-        query = f"SELECT {found} FROM {table}{self._within(piece)}"  # noqa: S608 - quoted
-        with whole_guard(self._login):
-            [(text, count, empty)] = rows(self._live(), query)
-        return lines_of(text or b"", int(count or 0), len(cells), int(empty or 0))
-
     def _select(
-        self, columns: Sequence[MysqlColumn], where: str, by: Connection | None = None
+        self, cells: Iterable[tuple[str, MysqlColumn]], where: str, by: Connection | None = None
     ) -> Generator[bytes, None, None]:
         """Yield the lines of a query over a connection, this side's own when none is given.
 
@@ -125,7 +102,8 @@ class MariaDBTable:
         connection is free for others meanwhile.
         """
         table = quoted(self._table.schema, self._table.name)
-        query = f"SELECT {asked(columns)} FROM {table}{where}"  # noqa: S608 - quoted
+        asked, columns = zip(*cells, strict=True)
+        query = f"SELECT {', '.join(asked)} FROM {table}{where}"  # noqa: S608 - quoted
         with whole_guard(self._login), self._reading(SSCursor(by or self._live())) as cursor:
             cursor.execute(query)
             found = lines(cursor, columns)
@@ -195,7 +173,8 @@ class MariaDBSource(MariaDBTable):
         Uses a connection of its own, so that others may read meanwhile.
         """
         after: Row | None = None
-        key, tail = self._columns[: self._wanted.key], f" LIMIT 1 OFFSET {rows - 1}"
+        key = [_cell(column) for column in self._columns[: self._wanted.key]]
+        tail = f" LIMIT 1 OFFSET {rows - 1}"
         other = connect(self._login)
         try:
             while True:
@@ -227,24 +206,15 @@ class MariaDBSource(MariaDBTable):
         return self._among(keys)
 
 
-def _cell(column: MysqlColumn, kind: str) -> str | None:
-    """Return the SQL of a column's text, as PostgreSQL writes a value of the logical type `kind`.
+def _cell(column: MysqlColumn, kind: str = "") -> tuple[str, MysqlColumn]:
+    """Return what to ask for, and the column that it is to be read as.
 
-    None where the server prints it in a way of its own.
+    That gives the text a source has, where a logical type `kind` is named that of PostgreSQL.
     """
     name = quoted(column.name)
-    logical = KINDS[column.kind].logical
-    if column.kind in _READ_ALONE or "zerofill" in column.spelled:
-        return None
-    if kind == "boolean":
-        return f"CASE {name} WHEN 1 THEN 't' WHEN 0 THEN 'f' ELSE {name} END"
-    if logical == "bytes":
-        return f"CONCAT(CHAR(92 USING utf8mb4), 'x', LOWER(HEX({name})))"
-    if column.kind in ("time", "datetime", "timestamp"):
-        trimmed = f"TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM {name}))"
-        found = trimmed if column.size else name
-        zoned = column.kind == "timestamp" or kind == "timestamptz"
-        return f"CONCAT({found}, '+00')" if zoned else found
-    if column.kind in _INTEGERS or logical in ("decimal", "date"):
-        return name
-    return f"CONVERT({name} USING utf8mb4)"
+    if kind == "boolean" and column.kind in _INTEGERS:
+        truth = f"CASE {name} WHEN 1 THEN 't' WHEN 0 THEN 'f' ELSE {name} END"
+        return truth, msgspec.structs.replace(column, kind="varchar")
+    if kind == "timestamptz" and column.kind == "datetime":
+        column = msgspec.structs.replace(column, kind="timestamp")
+    return selected(column, name), column

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pymysql
 import pytest
@@ -14,10 +14,13 @@ from cdc.connections.mariadb import Login
 from cdc.decode.mysqltypes import MysqlColumn
 from cdc.local import LocalMariaDB
 from cdc.mariadb.connection import connect, leave, rows, unread
+from cdc.mariadb.readable import MariaDBTable
 from cdc.mariadb.results import lines
+from cdc.verify.readable import Piece, Wanted
 from fix_mariadb_capture import Database, database_of
 from fix_tls import Authority
 from schemas.executor import SWITCH
+from schemas.table import TableId, Type
 
 COLUMNS = (
     MysqlColumn("n", "int", "int"),
@@ -91,6 +94,26 @@ def test_a_connection_goes_on_behind_a_result(shop: Database, executor: str) -> 
         assert len(runs) < 500  # nearly all of them came by the block
         assert sum(map(len, runs)) == 50_000
         assert rows(cursor.connection, "SELECT COUNT(*) FROM t") == [(b"50000",)]
+
+
+def test_lines_that_are_compared_have_postgresqls_texts(shop: Database, executor: str) -> None:
+    shop.execute(
+        "CREATE TABLE t (n int(5) zerofill PRIMARY KEY, paid tinyint(1), at datetime(3), "
+        "note text, price decimal(6,2) zerofill, score float, photo blob)",
+        "INSERT INTO t VALUES (7, 1, '2024-01-01 12:00:00.250', 'tab\\tline\\n', 1.5, 0.1, 'A')",
+        "INSERT INTO t (n, paid) VALUES (8, 0)",
+    )
+    names = ("n", "paid", "at", "note", "price", "score", "photo")
+    kinds = ("int32", "boolean", "timestamptz", "string", "decimal", "float32", "bytes")
+    wanted = Wanted(TableId(shop.name, "t"), names, 1, tuple(map(Type, kinds)))
+    table = MariaDBTable(Login(shop.url, "test"), (shop.name, "t"), wanted)
+    with closing(table):
+        table.open()
+        seven = rb"7	t	2024-01-01 12:00:00.25+00	tab\tline\n	1.50	0.1	\\x41"
+        eight = rb"8	f	\N	\N	\N	\N	\N"
+        assert table.lines(Piece()) == [seven, eight]
+        assert table.lines(Piece((b"7",))) == [eight]
+        assert next(iter(table.rows(Piece())))[1:3] == (b"1", b"2024-01-01 12:00:00.25")
 
 
 @pytest.fixture(scope="module")
