@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import pytest
 from pymysql.connections import MySQLResult
+from pymysql.cursors import SSCursor
 
 from cdc.connections.mariadb import Login
-from cdc.mariadb.readable import MariaDBTable
+from cdc.errors import SourceUnavailable
+from cdc.mariadb import readable
+from cdc.mariadb.readable import MariaDBSource, MariaDBTable
+from cdc.mariadb.results import lines
 from cdc.verify.readable import Piece, Wanted
 from fix_mariadb_capture import Database, MariaCapture
 from schemas.table import TableId
@@ -58,3 +65,24 @@ def test_a_comparison_that_ends_in_the_middle_of_a_table(shop: Database) -> None
     next(rows)
     del rows
     assert begun() == 0
+
+
+@pytest.mark.parametrize("what", ["pieces", "rows", "lines"])
+def test_a_comparison_whose_connection_is_lost_amid_rows_is_told_so(
+    shop: Database, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def cut(cursor: SSCursor, columns: Any) -> Iterator[list[bytes]]:
+        connection: Any = cursor.connection
+        connection._sock.shutdown(socket.SHUT_RDWR)
+        connection._rfile.read(len(connection._rfile.peek()))
+        return lines(cursor, columns)
+
+    shop.execute("CREATE TABLE t (n int PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
+    wanted = Wanted(TableId(shop.name, "t"), ("n",), 1)
+    table = MariaDBSource(Login(shop.url, "test"), (shop.name, "t"), wanted)
+    table.open()
+    monkeypatch.setattr(readable, "lines", cut)
+    with pytest.raises(SourceUnavailable, match="Lost connection"):
+        list(table.pieces(1) if what == "pieces" else getattr(table, what)(Piece()))
+    assert begun() == 0
+    table.close()
