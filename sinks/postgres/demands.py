@@ -66,8 +66,6 @@ FROM pg_class c WHERE c.oid = %s
 """
 """`free`: rows are stored as they are sent; `tgtype` as in pg_trigger.h: 1 row, 2 before, 4 insert,
 16 update. `conenforced` is PostgreSQL 18's; a key of 0 is a whole row, which is no column."""
-
-
 _TELLS = """
 CREATE OR REPLACE FUNCTION pg_temp.tailrace_leaves_out() RETURNS boolean LANGUAGE plpgsql STABLE
 AS $$ BEGIN RAISE NOTICE 'tailrace leaves out a row'; RETURN false; END $$

@@ -8,7 +8,9 @@ is saved (measured: 34 instead of 57 ms of CPU for 10,000 rows of 10 columns). N
 trust: the unique index over the key refuses what is there already, and then, as for any other
 refusal, all rows take the way of the others, which judges each. The merge is planned first, since
 that fails where the index is gone, and holds it in place until the transaction ends. It is only
-tried again after a while, for a sink that was set back would meet its rows in every cut.
+tried again after a while, for a sink that was set back would meet its rows in every cut. Rows that
+break what the table asks of each row are left out by the COPY itself, once some were met
+(demands.py).
 
 Of a transaction of the target one batch goes this way, and only one that is not large: what is
 written behind a savepoint counts as a transaction inside, of which a server keeps few at hand, and
@@ -18,7 +20,6 @@ what waits for it is held in memory (R14).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import psycopg
@@ -80,7 +81,7 @@ class Straight:
         """Write `lines`, and return those that are not written.
 
         That is none, or those that break what is asked of each row where they are `judged`, or all
-        when the server refused one. Raises as psycopg does where it is not the rows' fault.
+        when the server refused one. Raises as psycopg does where no row is to blame.
         """
         try:
             with connection.transaction():
@@ -97,14 +98,22 @@ class Straight:
     def _fill(
         self, connection: Connection, lines: Sequence[bytes], judged: Demands | None
     ) -> Sequence[bytes]:
-        where = judged.where(connection) if judged else sql.SQL("")
-        hearing = judged.told(connection) if judged else nullcontext(list[int]())
-        with hearing as told, connection.cursor() as cursor:
-            with cursor.copy(self._statements.fill(where)) as copy:
-                for at in range(0, len(lines), _SLICE):
-                    copy.write(b"\n".join(lines[at : at + _SLICE]) + b"\n")
-            missing = len(lines) - cursor.rowcount
+        if judged is None:
+            self._write(connection, self._statements.fill(sql.SQL("")), lines)
+            return ()
+        with judged.told(connection) as told:
+            statement = self._statements.fill(judged.where(connection))
+            written = self._write(connection, statement, lines)
         known = {line for line in told if 0 < line <= len(lines)}
-        if len(known) != missing:
+        if len(known) != len(lines) - written:
             raise _Misheard
         return [lines[line - 1] for line in sorted(known)]
+
+    def _write(
+        self, connection: Connection, statement: sql.Composed, lines: Sequence[bytes]
+    ) -> int:
+        with connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for at in range(0, len(lines), _SLICE):
+                    copy.write(b"\n".join(lines[at : at + _SLICE]) + b"\n")
+            return cursor.rowcount
