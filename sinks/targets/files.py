@@ -42,6 +42,8 @@ __all__ = ["Config", "FilesTarget", "check", "create"]
 _NO_STAMP = (None, None, None, None)
 _LONGEST = 100
 """Characters of a topic's name: a file's may have 255, and 130 are told beside it."""
+_MANY, _LARGE = 5_000, 4 * 1024 * 1024
+"""Rows and bytes of a batch behind which there may be more: the sink is not up to date."""
 _Place = tuple[str, int]
 _Content = tuple[str, bytes]
 """A folder, and the content of a file for it."""
@@ -67,7 +69,7 @@ class Config(BaseModel):
         default=1.0,
         ge=0,
         le=5,
-        description="Least seconds between two batches: fewer, larger files",
+        description="Least seconds behind a batch that is small: fewer, larger files",
     )
     tables: Annotated[Topics, AfterValidator(one_by_one)]
     buffer_bytes: BufferBytes = BUFFER_BYTES
@@ -174,7 +176,9 @@ class FilesTarget:
             self._store.put(path, content)
         for span in spans:
             self._extend(span, parts.get((span.partition.topic, span.partition.partition), []))
-        self._next = time.monotonic() + self._every
+        size = sum(len(content) for part in [late, *parts.values()] for _, content in part)
+        is_small = len(taken) < _MANY and size < _LARGE
+        self._next = time.monotonic() + (self._every if is_small else 0)
         failpoint("sink.after_commit")
 
     def _taken(self, steps: Iterable[Step]) -> list[tuple[TableSchema, Sequence[Cell]]]:

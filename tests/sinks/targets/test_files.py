@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -272,3 +273,20 @@ def test_a_replayed_letter_is_one_file_however_often_it_is_written(store: Files)
         target.apply(items(2), [span(6, 6)])
     assert offsets(store) == [2, 4]
     assert store.open().cursors([PLACE]) == {PLACE: span(None, 6).end}
+
+
+@pytest.mark.parametrize(("limit", "value"), [("_MANY", 2), ("_LARGE", 1)])
+def test_a_sink_that_is_behind_does_not_wait_for_larger_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("sinks.targets.files.time.sleep", lambda s: waits.append(round(s)))
+    target = Files(str(tmp_path), every=5).open()
+    target.apply(items(1), [span(None, 3)])
+    target.apply(items(4), [span(3, 6)])
+    assert waits == [0, 5]
+    monkeypatch.setattr(f"sinks.targets.files.{limit}", value)
+    target.apply(items(7, 8), [span(6, 9)])
+    target.apply(items(10), [span(9, 12)])
+    assert waits == [0, 5, 5, 0]
+    target.close()
