@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
 
 import msgspec
 
@@ -30,6 +31,8 @@ from sinks.target import Barrier, RowsRefused, Span, Sparing, Step, Target
 
 __all__ = ["Applied", "Applier", "Cut", "Entangled", "summed"]
 
+_NAMED = 4
+"""Rounds in which a target may name rows: each tells the newest event of a key alone."""
 _ROUNDS = 20
 _PIECES = 16
 
@@ -93,10 +96,15 @@ class Applier:
         events = self._letters.sift(merged)
         spared: list[Event] = []
         try:
-            while refused := self._refused(events, cut.spans, spared):
+            for _ in range(_NAMED):
+                refused = self._refused(events, cut.spans, spared)
+                if not refused:
+                    break
                 aside = self._letters.aside(events, refused)
                 self._letters.write(aside)
                 events = without(events, aside)
+            else:
+                raise DataError("one event after the other of a row is refused")  # noqa: TRY301
             events, dead = without(events, spared), 0
         except DataError:
             left = set(map(id, events))
@@ -226,7 +234,9 @@ class Applier:
                 kept = (part[:-1] if n in refused else part for n, part in enumerate(parts))
                 good = [event for part in kept for event in part]
                 return good, [blamed(parts[n][-1], refused[n]) for n in sorted(refused)]
-            parts = [piece for n, part in enumerate(parts) for piece in _pieces(part, n in refused)]
+            parts = [
+                piece for n, part in enumerate(parts) for piece in _pieces(part, refused.get(n))
+            ]
         raise Stop("the refused records of a cut cannot be told from the others")
 
 
@@ -260,10 +270,18 @@ def _is_single(part: Sequence[Event]) -> bool:
     return len(part) == 1 or is_move(part)
 
 
-def _pieces(part: list[Event], refused: bool) -> list[list[Event]]:  # noqa: FBT001
-    if is_move(part):
+def _pieces(part: list[Event], error: DataError | None) -> Iterable[list[Event]]:
+    """Cut a refused part: around the rows its error names, else into a few."""
+    if error is None or is_move(part):
         return [part]
-    size = max(1, -(-len(part) // _PIECES)) if refused else len(part)
+    if isinstance(error, RowsRefused):
+        keys = {key for _, key in error.rows}
+        pieces = [list(run) for _, run in groupby(part, lambda event: event.key in keys)]
+        if any(run[0].key in keys for run in pieces):
+            return chain.from_iterable(
+                [[event] for event in run] if run[0].key in keys else [run] for run in pieces
+            )
+    size = max(1, -(-len(part) // _PIECES))
     return [part[at : at + size] for at in range(0, len(part), size)]
 
 

@@ -10,8 +10,9 @@ which line it is; these rows go to staging, and are judged there like all others
 
 No row is blamed for what the table would have taken: the constraints are read again for each
 batch; an expression is left to the statement itself where it needs a column that is not staged as
-it would be stored (generated, of a domain, unknown here), and all of them where a BEFORE trigger or
-a rule may change the row. Text is compared under the column's own collation.
+it would be stored (generated, of a domain, unknown here) or a function of somebody's own, which may
+look at other rows, and all of them where a BEFORE trigger or a rule may change the row. Text is
+compared under the column's own collation.
 """
 
 from __future__ import annotations
@@ -56,7 +57,14 @@ SELECT jsonb_build_object(
               LEFT JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = n
               LEFT JOIN pg_type t ON t.oid = a.atttypid
               WHERE a.attnum IS NULL OR t.typtype = 'd')
+          AND NOT EXISTS (
+              SELECT FROM pg_depend d
+              WHERE d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+                AND d.refclassid <> 'pg_class'::regclass)
         ORDER BY k.conname),
+    'required', ARRAY(
+        SELECT a.attname FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attnotnull AND NOT a.attisdropped),
     'collations', ARRAY(
         SELECT jsonb_build_array(a.attname, n.nspname, o.collname)
         FROM pg_attribute a JOIN pg_collation o ON o.oid = a.attcollation
@@ -65,7 +73,8 @@ SELECT jsonb_build_object(
 FROM pg_class c WHERE c.oid = %s
 """
 """`free`: rows are stored as they are sent; `tgtype` as in pg_trigger.h: 1 row, 2 before, 4 insert,
-16 update. `conenforced` is PostgreSQL 18's; a key of 0 is a whole row, which is no column."""
+16 update. `conenforced` is PostgreSQL 18's; a key of 0 is a whole row, which is no column. A
+function, type or operator that is not the server's own may look elsewhere, or be out of reach."""
 _TELLS = """
 CREATE OR REPLACE FUNCTION pg_temp.tailrace_leaves_out() RETURNS boolean LANGUAGE plpgsql STABLE
 AS $$ BEGIN RAISE NOTICE 'tailrace leaves out a row'; RETURN false; END $$
@@ -144,14 +153,20 @@ class Demands:
     def broken(self, connection: Connection, rows: int) -> Mapping[int, str]:
         """Take the whole rows that break something out of staging, which holds `rows`.
 
-        Returns why, by their numbers from 0 in the order they were staged. Raises
-        `errors.DataError` where staging holds something else, and as psycopg does, also where an
-        expression fails for a row.
+        Returns why, by their numbers from 0 in the order they were staged, which staging must know;
+        nothing where an expression fails for a row. Raises `errors.DataError` where staging holds
+        something else, and as psycopg does.
         """
         found = self._read(connection)
         if not found.asked:
             return {}
-        lines = connection.execute(self._query(found)).fetchall()
+        try:
+            with connection.transaction():
+                lines = connection.execute(self._query(found)).fetchall()
+        except psycopg.OperationalError:
+            raise
+        except psycopg.DatabaseError:
+            return {}
         if not lines:
             return {}
         if lines[0][2] != rows:
@@ -177,10 +192,11 @@ class Demands:
                 # The server's own text of an expression it has parsed and stored.
                 said = f'it violates check constraint "{name}": {expression}'
                 yield sql.SQL("({}) IS FALSE").format(sql.SQL(expression)), said
-        for name in self._columns:
-            if name in staged and there[name].required:
+        for name in found["required"]:
+            if name in staged:
                 said = f'null value in column "{name}" violates its not-null constraint'
-                yield sql.SQL("{} IS NULL").format(sql.Identifier(name)), said
+                # Of a composite value whose parts are all NULL, IS NULL is true.
+                yield sql.SQL("{} IS NOT DISTINCT FROM NULL").format(sql.Identifier(name)), said
 
     def _query(self, found: _Found) -> sql.Composed:
         """Return what asks for number and condition of broken rows, and the count of all."""
@@ -203,8 +219,8 @@ class Demands:
         return sql.SQL(
             "WITH judged AS (SELECT {line} AS line, {place} AS place, "
             "CASE WHEN {kind} <> {whole} THEN NULL {which} END AS which FROM ("
-            "SELECT row_number() OVER () AS {line}, ctid AS {place}, kind AS {kind}, {columns} "
-            "FROM {stage}) numbered), "
+            "SELECT row_number() OVER (ORDER BY line) AS {line}, ctid AS {place}, kind AS {kind}, "
+            "{columns} FROM {stage}) numbered), "
             "broken AS MATERIALIZED (SELECT * FROM judged WHERE which IS NOT NULL), "
             "gone AS (DELETE FROM {stage} WHERE ctid = ANY (ARRAY(SELECT place FROM broken))) "
             "SELECT line, which, (SELECT count(*) FROM {stage}) FROM broken ORDER BY line"

@@ -16,6 +16,7 @@ read in the order it was written: nobody else writes there, and a scan of it is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -23,6 +24,7 @@ import psycopg
 from cdc.errors import DataError
 from schemas.change import ABSENT, Cell
 from schemas.table import TableSchema
+from sinks.postgres import trials
 from sinks.postgres.catalog import Existing
 from sinks.postgres.demands import Demands
 from sinks.postgres.moves import Moves
@@ -77,6 +79,7 @@ class StagedTable:
         self._refused: dict[Key, tuple[int, Cell]] = {}
         self._inside: list[bytes] | None = None
         self._left_out = 0
+        self._numbered = False
 
     def fits(self, existing: Existing) -> bool:
         """Tell whether what was made for the table as it was goes for it as it is."""
@@ -143,6 +146,9 @@ class StagedTable:
     def heed(self, connection: Connection) -> bool:
         """Judge the rows of the next batches by what the table asks of each; True once."""
         self._straight.again()
+        if not self._numbered:
+            connection.execute(self._statements.number_stage())
+            self._numbered = True
         return self._demands.heed(connection)
 
     def begin(self) -> None:
@@ -165,6 +171,26 @@ class StagedTable:
         self._left_out = 0
         found |= {self._key_of(cells_of(lines[n])): why for n, why in broken.items()}
         return found
+
+    def trial(self, connection: Connection, mapped: Mapped, step: int) -> dict[Key, str]:
+        """Try the rows of a step alone, where they are many and whole; return those refused.
+
+        The caller rolls back. Raises as psycopg does.
+        """
+        few = len(mapped.lines) + len(mapped.upserts) < trials.WORTH_IT
+        others = mapped.deletes or mapped.moves or mapped.truncate
+        if few or others or any(ABSENT in row for row in mapped.upserts):
+            return {}
+        if not self._numbered:
+            connection.execute(self._statements.number_stage())
+        lines = [*mapped.lines, *map(line_of, mapped.upserts)]
+        self._put(step, WHOLE, lines)
+        self.flush(connection)
+        if self._refused:
+            return {}  # they are named already
+        insert = partial(self._statements.insert, step)
+        found = trials.refused(connection, self._statements.stage, step, insert)
+        return {self._key_of(cells_of(lines[n])): why for n, why in found.items()}
 
     def _unfit(self, connection: Connection) -> dict[Key, str]:
         """Return the rows whose values fit no column, which COPY has left out.

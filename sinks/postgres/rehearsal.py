@@ -24,7 +24,7 @@ import psycopg
 
 from cdc.errors import DataError
 from sinks.refusals import bare
-from sinks.target import Step
+from sinks.target import RowsRefused, Step
 
 __all__ = ["Rehearsal"]
 
@@ -38,7 +38,8 @@ _Refused = dict[int, DataError]
 class Rehearsal:
     """One rehearsal, in a transaction of `connection` that its owner rolls back.
 
-    `take` carries a step out; `errors` makes `errors.DataError` of what refuses it.
+    `take` carries a step out; `errors` makes `errors.DataError` of what refuses it. `name` knows,
+    of some steps that were refused, which of their rows are.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Rehearsal:
         connection: psycopg.Connection[Any],
         errors: Callable[[], AbstractContextManager[None]],
         take: Callable[[int, Step], None],
+        name: Callable[[int, Step], RowsRefused | None],
     ) -> None:
         self._connection = connection
         self._errors = errors
         self._take = take
+        self._name = name
 
     def refused(self, transactions: Iterable[Sequence[Step]]) -> _Refused:
         """Return which steps are to blame and why, by their place among all of them."""
@@ -88,9 +91,19 @@ class Rehearsal:
         for number, step in steps:
             error = self._why_not(partial(self._take, number, step))
             if error is not None:
-                refused[number] = error
+                refused[number] = self._named(number, step) or error
         self._settle()
         return refused
+
+    def _named(self, number: int, step: Step) -> RowsRefused | None:
+        """Name the rows of a refused step to blame, where that can be found; nothing is left."""
+        try:
+            with self._connection.transaction(force_rollback=True):
+                return self._name(number, step)
+        except psycopg.OperationalError:
+            raise
+        except (DataError, psycopg.DatabaseError):
+            return None
 
     def _alone(self, steps: Sequence[_Numbered]) -> tuple[Sequence[_Numbered], _Refused]:
         """Take the steps that hold by themselves, sooner or later; return the others, and why."""

@@ -272,8 +272,20 @@ class PostgresTarget:
             finally:
                 self._forget()
 
+        rehearsal = Rehearsal(connection, self._named_errors, take, self._trial)
         with self._named_errors(), connection.transaction(force_rollback=True):
-            return Rehearsal(connection, self._named_errors, take).refused(transactions)
+            return rehearsal.refused(transactions)
+
+    def _trial(self, number: int, step: Step) -> RowsRefused | None:
+        """Return which rows of a step are refused, where it is made of many whole ones."""
+        [mapped, *others] = step
+        table = self._tables[mapped.schema]
+        try:
+            found = {} if others else table.trial(self._live(), mapped, number)
+        finally:
+            self._forget()
+        rows = {(mapped.schema.table, key): why for key, why in found.items()}
+        return RowsRefused(rows) if rows else None
 
     def _stage(
         self, steps: Iterable[Step], aside: Aside | None = None, *, first: int = 0

@@ -45,7 +45,7 @@ class StagedTable:
         self._key = schema.key_indexes()
         self.process = HERE.world.current
         ways: Any = SimpleNamespace(
-            takes_lines=True, plan=lambda: "EXPLAIN", fill=lambda: self.schema
+            takes_lines=True, plan=lambda: "EXPLAIN", fill=lambda _where: self.schema
         )
         self._straight = Straight(ways)
 
@@ -54,10 +54,9 @@ class StagedTable:
 
     def create(self, connection: Any, staged: Staged) -> bool:
         """Write new rows by the straight way; False when they are staged instead."""
-        if not staged.straight or self._straight.copy(connection, staged.straight):
-            return True
-        staged.put(staged.straight)
-        return False
+        left = self._straight.copy(connection, staged.straight) if staged.straight else ()
+        staged.put(left)
+        return not left
 
     def fits(self, _existing: Any) -> bool:
         return True
@@ -69,6 +68,13 @@ class StagedTable:
     @call("target.copy")
     def flush(self, connection: Connection) -> None:
         connection.alive()
+
+    def begin(self) -> None:
+        """No table here asks anything of a row, so none is judged."""
+
+    def trial(self, _connection: Connection, _mapped: Mapped, _step: int) -> dict[Any, str]:
+        """Steps are small here: each is tried alone."""
+        return {}
 
     def index(self, _connection: Connection) -> None:
         """Nothing is slow here."""

@@ -176,7 +176,7 @@ class Connection:
 
     @contextmanager
     def cursor(self) -> Iterator[SimpleNamespace]:
-        yield SimpleNamespace(copy=self.copy)
+        yield SimpleNamespace(copy=self.copy, rowcount=-1)
 
     @contextmanager
     def copy(self, table: TableSchema) -> Iterator[SimpleNamespace]:

@@ -281,6 +281,34 @@ def test_a_violation_that_stays_is_isolated(
     assert "foreign key" in headers_of(letter)["cdc.reason"]
 
 
+def test_rows_that_break_a_foreign_key_are_found_in_two_rehearsals(
+    pipeline: Pipeline,
+    publisher: Publisher,
+    make_sink: MakeSink,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched: list[object] = []
+    rehearse = PostgresTarget.rehearse
+    monkeypatch.setattr(PostgresTarget, "rehearse", lambda *of: searched.append(1) or rehearse(*of))
+    sink = make_sink()
+    run_sql(
+        sink,
+        "CREATE TABLE items (id bigint PRIMARY KEY, name text)",
+        "INSERT INTO items VALUES (1, 'one')",
+        "CREATE TABLE a_lines (id bigint PRIMARY KEY, item bigint REFERENCES items)",
+    )
+    bad = {3, 4, 77, 250}
+    lines = [insert(b"%d" % n, b"404" if n in bad else b"1") for n in range(300)]
+    commit(publisher, piece(1, changes(1, *lines, schema=LINES)))
+    sink.start()
+    good = [(n,) for n in range(300) if n not in bad]
+    sink.wait_for("SELECT id FROM a_lines ORDER BY id", good)
+    letters = [headers_of(letter) for letter in pipeline.read(f"{pipeline.name}.dead")]
+    assert {int(letter["cdc.offset"]) for letter in letters} == bad
+    assert all("foreign key" in letter["cdc.reason"] for letter in letters)
+    assert len(searched) == 2
+
+
 DEFERRED = """
 CREATE TABLE items (id bigint PRIMARY KEY, name text);
 CREATE TABLE a_lines (

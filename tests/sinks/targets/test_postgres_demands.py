@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,65 +10,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from cdc.connector import Context
 from cdc.errors import DataError
-from schemas.table import Column, TableId, TableSchema, Type
+from demanding import SHORT, TABLE, Place, Rows, lines
+from schemas.table import Column, TableSchema, Type
 from sinks.postgres import demands, straight
-from sinks.target import Mapped, RowsRefused, Step
-from sinks.targets.postgres import Config, PostgresTarget, create
+from sinks.target import Mapped, RowsRefused
 from sinks.testing import span
-
-TABLE = TableSchema(
-    TableId("public", "t"),
-    (Column("id", Type("int64")), Column("note", Type("string")), Column("n", Type("int32"))),
-    ("id",),
-)
-SHORT = "CREATE TABLE t (id bigint PRIMARY KEY, note text CHECK (length(note) <= 5), n int)"
-Rows = dict[int, str | None]
-NULL = r"\N"
-
-
-class Place:
-    """A target table, and what was put aside of what was written to it."""
-
-    def __init__(self, url: str) -> None:
-        self.connection = psycopg.connect(url, autocommit=True)
-        config = Config.model_validate({"url": url, "tables": ["shop.*"]})
-        self.target: PostgresTarget = create(Context("shop", "mirror"), config)
-        self.aside: dict[int, str] = {}
-        self.offset = 0
-
-    def make(self, *statements: str) -> None:
-        for statement in statements:
-            self.connection.execute(statement.encode())
-        self.target.open()
-        self.target.prepare(TABLE)
-
-    def write(self, steps: Sequence[Step]) -> None:
-        def aside(rows: Mapping[Any, str]) -> None:
-            self.aside |= {int(key[0]): why for (_, key), why in rows.items()}
-
-        end = self.offset + 1
-        self.target.apply_others(steps, [span(self.offset or None, end)], aside)
-        self.offset = end
-
-    def change(self, rows: Rows) -> None:
-        self.write([[Mapped(TABLE, [], [], lines=lines(rows))]])
-
-    def create(self, rows: Rows) -> None:
-        self.write([[Mapped(TABLE, [], [], lines=lines(rows), created=len(rows))]])
-
-    @property
-    def rows(self) -> Rows:
-        return dict(self.connection.execute("SELECT id, note FROM t ORDER BY id").fetchall())
-
-    def close(self) -> None:
-        self.target.close()
-        self.connection.close()
-
-
-def lines(rows: Rows) -> list[bytes]:
-    return [b"%d\t%s\t%d" % (n, (note or NULL).encode(), n) for n, note in rows.items()]
 
 
 @pytest.fixture
@@ -229,6 +177,62 @@ def test_a_constraint_that_is_gone_blames_no_row(
     assert (place.rows[5], sorted(place.aside)) == ("much too long", [2])
 
 
+def test_a_column_that_may_be_null_now_blames_no_row(
+    place: Place, write: Callable[[Rows], None]
+) -> None:
+    place.make("CREATE TABLE t (id bigint PRIMARY KEY, note text NOT NULL, n int)")
+    write({1: "fits", 2: None, 3: "fits"})
+    place.connection.execute("ALTER TABLE t ALTER note DROP NOT NULL")
+    write({4: "fits", 5: None, 6: "fits"})
+    assert (place.rows[5], sorted(place.aside)) == (None, [2])
+    place.connection.execute("ALTER TABLE t ADD CHECK (n <> 8), ALTER n SET NOT NULL")
+    write({7: "fits", 8: "fits", 9: "fits"})
+    assert sorted(place.aside) == [2, 8]
+
+
+def test_a_check_that_looks_at_other_rows_is_left_to_the_statement(place: Place) -> None:
+    place.make(
+        "CREATE TABLE accounts (id bigint PRIMARY KEY)",
+        """CREATE FUNCTION known(n int) RETURNS boolean LANGUAGE sql AS
+           'SELECT EXISTS (SELECT FROM accounts WHERE id = n)'""",
+        """CREATE TABLE t (id bigint PRIMARY KEY, note text CHECK (note <> 'bad'), n int,
+               CONSTRAINT is_known CHECK (n = 0 OR known(n)))""",
+    )
+    place.write([[Mapped(TABLE, [], [], lines=[b"1\tfits\t0", b"2\tbad\t0"])]])
+    place.connection.execute("INSERT INTO accounts VALUES (7)")
+    place.write([[Mapped(TABLE, [], [], lines=[b"3\tfits\t7", b"4\tbad\t7"])]])
+    assert (sorted(place.rows), sorted(place.aside)) == ([1, 3], [2, 4])
+    with pytest.raises(DataError, match="is_known"):
+        place.write([[Mapped(TABLE, [], [], lines=[b"5\tfits\t8"])]])
+
+
+def test_a_composite_of_nulls_is_not_null(place: Place, write: Callable[[Rows], None]) -> None:
+    place.make(
+        "CREATE TYPE pair AS (a int, b int)",
+        "CREATE TABLE t (id bigint PRIMARY KEY, note pair NOT NULL, n int)",
+    )
+    write({1: "(1,2)", 2: None, 3: "(,)"})
+    write({4: "(1,2)", 5: None, 6: "(,)"})
+    rows = place.connection.execute("SELECT id FROM t ORDER BY id").fetchall()
+    assert (rows, sorted(place.aside)) == ([(1,), (3,), (4,), (6,)], [2, 5])
+
+
+def test_an_expression_the_role_may_not_call_says_nothing(place: Place) -> None:
+    place.make(SHORT)
+    place.change({1: "fits", 2: "much too long"})
+    query = demands.Demands._query
+
+    def refused(self: demands.Demands, found: Any) -> Any:
+        return query(self, found) + psycopg.sql.SQL(", nowhere()")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demands.Demands, "_query", refused)
+        with pytest.raises(DataError, match="t_note_check"):
+            place.change({3: "fits", 4: "much too long"})
+    place.change({3: "fits", 4: "much too long"})
+    assert (sorted(place.rows), sorted(place.aside)) == ([1, 3], [2, 4])
+
+
 def test_text_is_compared_as_the_column_does(place: Place, write: Callable[[Rows], None]) -> None:
     place.make(
         """CREATE COLLATION loose
@@ -314,3 +318,16 @@ def test_when_nothing_breaks_for_a_while_rows_are_judged_no_more(
     assert judged == [2, 1, 1]
     place.change({9: "much too long", 10: "fits"})
     assert (judged[3:], sorted(place.aside)) == ([2], [2, 9])
+
+
+def test_rows_are_told_apart_wherever_staging_puts_them(place: Place) -> None:
+    """A row that is narrow goes into a page that was too full for a wide one before it."""
+    place.make("CREATE TABLE t (id bigint PRIMARY KEY, note text, n int CHECK (n % 50 <> 7))")
+    place.change({1: "fits", 7: "fits"})
+    chance = random.Random(7)  # noqa: S311
+    for first in (1000, 3000):
+        rows: Rows = {n: "x" * chance.randint(20, 1900) for n in range(first, first + 2000)}
+        place.change(rows)
+    bad = {7, *(n for n in range(1000, 5000) if n % 50 == 7)}
+    assert set(place.aside) == bad
+    assert set(place.rows) == {1, *range(1000, 5000)} - bad
