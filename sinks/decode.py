@@ -35,6 +35,7 @@ from sinks.cast import Convert
 from sinks.expression import Expression
 from sinks.fields import Compute, MappedColumn
 from sinks.journal import VERSION, facts, moment, position, until
+from sinks.refusals import bare
 from sinks.rules import Tally
 
 __all__ = [
@@ -93,7 +94,7 @@ class Event(msgspec.Struct, gc=False):
 
 def poison(message: Message, size: int, error: CdcError) -> Event:
     """Return the event of a record nobody can read."""
-    return Event(POISON, None, None, snapshot=False, message=message, size=size, error=error)
+    return Event(POISON, None, None, snapshot=False, message=message, size=size, error=bare(error))
 
 
 class _Pick(msgspec.Struct, frozen=True):
@@ -189,7 +190,7 @@ class Decoder:
         try:
             self._fill(event, record)
         except DataError as error:
-            event.kind, event.error = POISON, error
+            event.kind, event.error = POISON, bare(error)
         return event
 
     def _event(self, record: _Values, message: Message, size: int) -> Event:

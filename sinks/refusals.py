@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from typing import TypeVar
 
 from cdc.connector import Finding
-from cdc.errors import DataError, SchemaIncompatible, StateError
+from cdc.errors import CdcError, DataError, SchemaIncompatible, StateError
 from schemas.table import TableId
 from sinks.target import Step
 
@@ -27,6 +28,9 @@ _NOT_THERE = (
 )
 
 
+Error = TypeVar("Error", bound=CdcError)
+
+
 def rehearsed(
     transactions: Iterable[Sequence[Step]], take: Callable[[Step], object]
 ) -> dict[int, DataError]:
@@ -40,8 +44,12 @@ def rehearsed(
     return refused
 
 
-def bare(error: DataError) -> DataError:
-    """Return `error` without the frames it came through, which keep all that they hold (R14)."""
+def bare(error: Error) -> Error:
+    """Return `error` without the frames it came through, which keep all that they hold (R14).
+
+    A frame that holds the event that holds the error would never be let go: events are not
+    looked at by the collector.
+    """
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 

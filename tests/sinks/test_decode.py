@@ -75,6 +75,7 @@ def test_a_delete_without_the_target_key_is_poison_with_the_remedy() -> None:
     assert event.kind == POISON
     assert event.error is not None
     assert "REPLICA IDENTITY FULL" in event.error.hint
+    assert event.error.__traceback__ is None, "a frame holds the event, which the collector skips"
 
 
 def test_an_update_of_a_keyless_table_without_its_old_row_is_poison() -> None:
